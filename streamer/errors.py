@@ -1,0 +1,52 @@
+"""The tree of errors, sorted by what the caller does about them."""
+
+from models.errors import ContractError, ModelError, WatchwordError
+
+__all__ = [
+    "ChunkError",
+    "ContractError",
+    "FencedError",
+    "ModelError",
+    "PromptError",
+    "SettingsError",
+    "SourceError",
+    "UnavailableError",
+    "UsageError",
+    "WatchwordError",
+]
+
+
+class SettingsError(WatchwordError):
+    """A setting is unknown, out of range or contradicts another: stop at start."""
+
+
+class UsageError(WatchwordError):
+    """A command was called wrongly: exit 2."""
+
+
+class PromptError(WatchwordError):
+    """A prompt document was refused; the version before it stays in force."""
+
+
+class SourceError(WatchwordError):
+    """A camera, file or folder cannot be opened or read."""
+
+
+class ChunkError(WatchwordError):
+    """A chunk cannot be used: count it, send it to the dead-letter topic, go on.
+
+    Attributes:
+        reason: One word of a closed set, for the metric's label.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class UnavailableError(WatchwordError):
+    """A server is away: keep the place, back off, try again."""
+
+
+class FencedError(WatchwordError):
+    """Another worker owns the partition now: drop what is in flight for it, write nothing."""

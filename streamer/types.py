@@ -1,0 +1,152 @@
+"""The values that stages hand to each other. Arrays are read-only after they are handed on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE_HZ = 16_000  # what YAMNet's front end, and so ours, was designed for
+THUMB_SIDE = 32  # side of the luma thumbnails that darkness, stillness and novelty are judged on
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a chunk lies in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MediaChunk:
+    """A piece of media that decodes alone.
+
+    Attributes:
+        stream: Stream id; the Kafka key.
+        content_type: One of the types of the contract.
+        payload: The bytes as they came. Hostile until decoded.
+        capture_us: Capture time of the first sample, microseconds since 1970 UTC.
+        duration_us: What the producer says, or None: measured while decoding.
+        session: Changes each time the source (re)connects; empty where the producer gives none.
+        seq: Counter within ``session``, or None.
+        is_last: No further chunk follows in this session: windows need not wait for more.
+        position: Where it lay in Kafka.
+    """
+
+    stream: str
+    content_type: str
+    payload: bytes
+    capture_us: int
+    position: Position
+    duration_us: int | None = None
+    session: str = ""
+    seq: int | None = None
+    is_last: bool = False
+
+
+class Effort(StrEnum):
+    """How much of a chunk's picture was decoded."""
+
+    NONE = "none"
+    KEYFRAMES = "keyframes"
+    MOTION = "motion"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """What one chunk held.
+
+    Attributes:
+        chunk: Where it came from; its payload is kept for snapshots.
+        start_us: Capture time of the first sample of either modality.
+        end_us: Capture time of the end (exclusive).
+        pixels: uint8 ``(N, H, W, 3)``, RGB, at the encoder's size, the stream's mask already blacked out.
+        times_us: int64 ``(N,)``, capture times, ascending.
+        thumbs: uint8 ``(N, THUMB_SIDE, THUMB_SIDE)``, luma of ``pixels``.
+        samples: float32 ``(M,)``, mono, 16 kHz, -1..1; empty where there is no sound.
+        samples_start_us: Capture time of ``samples[0]``.
+        effort: How much of the picture was decoded.
+        source_frames: Pictures the chunk held, decoded or not.
+        has_picture: The chunk carries a picture stream.
+        has_sound: The chunk carries a sound stream.
+    """
+
+    chunk: MediaChunk
+    start_us: int
+    end_us: int
+    pixels: NDArray[np.uint8]
+    times_us: NDArray[np.int64]
+    thumbs: NDArray[np.uint8]
+    samples: NDArray[np.float32]
+    samples_start_us: int
+    effort: Effort
+    source_frames: int
+    has_picture: bool
+    has_sound: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """A span of one stream, picture and sound joined in capture time.
+
+    Attributes:
+        stream: Stream id.
+        partition: Kafka partition number the stream lives in.
+        start_us: Capture time of the window's start, microseconds since 1970 UTC.
+        end_us: Its end (exclusive); ``start_us`` plus the span.
+        pixels: Per frame uint8 ``(H, W, 3)`` views, RGB; empty tuple for a microphone. Views, not copies.
+        times_us: int64 ``(T,)``.
+        thumbs: uint8 ``(T, THUMB_SIDE, THUMB_SIDE)``.
+        samples: float32 ``(M,)``, exactly the window's span, zero where nothing was heard; empty without sound.
+        chunks: The chunks it covers, oldest first: evidence is drawn from them.
+        has_picture: The stream carries pictures (``T`` may still be 0 in a gap).
+        has_sound: The stream carries sound.
+    """
+
+    stream: str
+    partition: int
+    start_us: int
+    end_us: int
+    pixels: tuple[NDArray[np.uint8], ...]
+    times_us: NDArray[np.int64]
+    thumbs: NDArray[np.uint8]
+    samples: NDArray[np.float32]
+    chunks: tuple[MediaChunk, ...]
+    has_picture: bool
+    has_sound: bool
+
+
+Polygon = tuple[tuple[float, float], ...]  # corners (x, y), each 0..1 of the picture's width and height
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Where and when a prompt matched best.
+
+    Attributes:
+        region: ``(x0, y0, x1, y1)``, 0..1 of the picture, or None where only sound matched.
+        frame_time_us: Capture time of the best frame, or None.
+        attention: Rows of a small grid, each row summing with the others to 1; empty where only sound matched.
+    """
+
+    region: tuple[float, float, float, float] | None
+    frame_time_us: int | None
+    attention: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One prompt's confidence in one window, 0..1; None for a modality that was absent."""
+
+    confidence: float
+    seen: float | None
+    heard: float | None
+
+
+Offsets = Mapping[str, int]  # topic -> next offset to read
