@@ -150,3 +150,20 @@ class Observation:
 
 
 Offsets = Mapping[str, int]  # topic -> next offset to read
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Claim:
+    """What a worker holds once it owns a partition.
+
+    Attributes:
+        partition: Kafka partition number; it counts for every topic.
+        epoch: Fencing token: a commit with an older one is refused.
+        offsets: Topic to next offset; empty where nothing was ever committed.
+        state: What the stages kept with that commit; None where nothing was.
+    """
+
+    partition: int
+    epoch: int
+    offsets: Offsets
+    state: Mapping[str, object] | None

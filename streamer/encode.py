@@ -1,0 +1,214 @@
+"""Batches into tokens. Each frame and each stretch of sound is encoded once; a still frame reuses tokens."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from models.encoders import Encoders
+from numpy.typing import NDArray
+from torch import Tensor
+
+from streamer.batch import Batch
+from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Window
+
+CELLS = 7  # stillness is judged on a grid like the encoder's own: a change within one cell changes its token
+_EDGES = np.linspace(0, THUMB_SIDE, CELLS + 1).astype(np.intp)[:-1]
+_AREAS = np.diff(np.append(_EDGES, THUMB_SIDE))
+_CELL_AREAS = np.outer(_AREAS, _AREAS).astype(np.float32)
+
+
+class Encoded:
+    """Tokens of one frame or of one stretch of sound; its identity is what later stages remember it by.
+
+    Attributes:
+        encoded_us: Capture time of what was encoded; a still frame that reuses it is younger.
+        tokens: float32 ``(S, D)`` cells, or ``(U, D)`` over time; unit length along ``D``.
+        whole: float32 ``(D,)``.
+    """
+
+    __slots__ = ("__weakref__", "encoded_us", "tokens", "whole")
+
+    tokens: Tensor
+    whole: Tensor
+
+    def __init__(self, encoded_us: int) -> None:
+        self.encoded_us = encoded_us
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fresh:
+    """What was encoded in this batch, as one block.
+
+    Attributes:
+        items: ``N`` of them, in the order of the rows.
+        tokens: float32 ``(N, S, D)`` or ``(N, U, D)``.
+        whole: float32 ``(N, D)``.
+    """
+
+    items: tuple[Encoded, ...]
+    tokens: Tensor
+    whole: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """What the encoders made of a batch.
+
+    Attributes:
+        windows: The batch's windows, ``B`` of them.
+        frames: Per window its frames' tokens in order of time; still frames share one object.
+        sounds: Per window its stretches of sound in order of time; empty where there is no sound.
+        fresh_frames: Those encoded in this batch; None if there was nothing new to see.
+        fresh_sounds: Likewise, for sound.
+        reused: Frames that were still and took the tokens of an earlier one.
+    """
+
+    windows: tuple[Window, ...]
+    frames: tuple[tuple[Encoded, ...], ...]
+    sounds: tuple[tuple[Encoded, ...], ...]
+    fresh_frames: Fresh | None
+    fresh_sounds: Fresh | None
+    reused: int
+
+
+@dataclass(slots=True)
+class _Memory:
+    """The tokens of a stream that its next windows may need again, by capture time."""
+
+    frames: deque[tuple[int, Encoded]] = field(default_factory=deque)
+    sounds: deque[tuple[int, Encoded]] = field(default_factory=deque)
+    still: NDArray[np.float32] | None = None  # (CELLS, CELLS) mean luma of the frame encoded last
+
+
+class EncodeStage:
+    """Runs the encoders over batches. Owned by one thread.
+
+    Args:
+        encoders: Pictures and sound.
+        hop_s: Step of the windows: sound is encoded in stretches of this, so that overlapping windows share them.
+        reuse_max_age_s: Oldest tokens that a still frame may take; 0 encodes every frame.
+        reuse_noise: Luma levels by which a cell's mean may differ while the frame still counts as still.
+    """
+
+    def __init__(self, encoders: Encoders, *, hop_s: float, reuse_max_age_s: float, reuse_noise: float) -> None:
+        self._encoders = encoders
+        self._hop_us = round(hop_s * 1e6)
+        self._stretch_samples = round(hop_s * SAMPLE_RATE_HZ)
+        self._reuse_max_age_us = round(reuse_max_age_s * 1e6)
+        self._reuse_noise = reuse_noise
+        self._memory: dict[str, _Memory] = {}
+
+    def encode(self, batch: Batch) -> Tokens:
+        """Encode what is new in a batch.
+
+        Raises:
+            ModelError: The device cannot hold even the smallest batch.
+        """
+        try:
+            return self._encode(batch.windows)
+        except BaseException:
+            for window in batch.windows:  # what was planned but not encoded must not be taken for tokens later
+                self._memory.pop(window.stream, None)
+            raise
+
+    def forget(self, stream: str) -> None:
+        """Drop what is remembered of a stream that has ended or moved to another worker."""
+        self._memory.pop(stream, None)
+
+    def _encode(self, windows: tuple[Window, ...]) -> Tokens:
+        frames: list[tuple[Encoded, ...]] = []
+        sounds: list[tuple[Encoded, ...]] = []
+        new_pixels: list[NDArray[np.uint8]] = []
+        new_frames: list[Encoded] = []
+        new_samples: list[NDArray[np.float32]] = []
+        new_sounds: list[Encoded] = []
+        reused = 0
+        for window in windows:
+            memory = self._memory.setdefault(window.stream, _Memory())
+            _trim(memory, window.start_us)
+            reused += self._plan_frames(window, memory, new_pixels, new_frames)
+            self._plan_sounds(window, memory, new_samples, new_sounds)
+            frames.append(_within(memory.frames, window))
+            sounds.append(_within(memory.sounds, window))
+        fresh_frames = self._see(new_pixels, new_frames)
+        fresh_sounds = self._hear(new_samples, new_sounds)
+        return Tokens(windows, tuple(frames), tuple(sounds), fresh_frames, fresh_sounds, reused)
+
+    def _plan_frames(
+        self, window: Window, memory: _Memory, pixels: list[NDArray[np.uint8]], fresh: list[Encoded]
+    ) -> int:
+        known_us = memory.frames[-1][0] if memory.frames else -1
+        reused = 0
+        new = int(np.searchsorted(window.times_us, known_us, side="right"))
+        means = _cell_means(window.thumbs[new:])
+        for at_us, frame, cells in zip(window.times_us[new:].tolist(), window.pixels[new:], means, strict=True):
+            if self._is_still(memory, cells, at_us):
+                memory.frames.append((at_us, memory.frames[-1][1]))
+                reused += 1
+                continue
+            item = Encoded(at_us)
+            memory.frames.append((at_us, item))
+            memory.still = cells
+            pixels.append(frame)
+            fresh.append(item)
+        return reused
+
+    def _is_still(self, memory: _Memory, cells: NDArray[np.float32], at_us: int) -> bool:
+        if memory.still is None or not memory.frames:
+            return False
+        age_us = at_us - memory.frames[-1][1].encoded_us
+        return age_us <= self._reuse_max_age_us and float(np.abs(cells - memory.still).max()) <= self._reuse_noise
+
+    def _plan_sounds(
+        self, window: Window, memory: _Memory, samples: list[NDArray[np.float32]], fresh: list[Encoded]
+    ) -> None:
+        if not window.samples.size:
+            return
+        known_us = memory.sounds[-1][0] if memory.sounds else -1
+        for index in range(window.samples.size // self._stretch_samples):
+            at_us = window.start_us + index * self._hop_us
+            if at_us <= known_us:
+                continue
+            item = Encoded(at_us)
+            memory.sounds.append((at_us, item))
+            samples.append(window.samples[index * self._stretch_samples : (index + 1) * self._stretch_samples])
+            fresh.append(item)
+
+    def _see(self, pixels: list[NDArray[np.uint8]], items: list[Encoded]) -> Fresh | None:
+        if not items:
+            return None
+        made = self._encoders.picture.encode(np.stack(pixels))
+        return _fill(items, made.cells, made.whole)
+
+    def _hear(self, samples: list[NDArray[np.float32]], items: list[Encoded]) -> Fresh | None:
+        if not items:
+            return None
+        made = self._encoders.sound.encode(np.stack(samples))
+        return _fill(items, made.tokens, made.whole)
+
+
+def _fill(items: Sequence[Encoded], tokens: Tensor, whole: Tensor) -> Fresh:
+    for row, item in enumerate(items):
+        item.tokens = tokens[row]
+        item.whole = whole[row]
+    return Fresh(tuple(items), tokens, whole)
+
+
+def _within(memory: Iterable[tuple[int, Encoded]], window: Window) -> tuple[Encoded, ...]:
+    return tuple(item for at_us, item in memory if window.start_us <= at_us < window.end_us)
+
+
+def _cell_means(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean luma ``(T, CELLS, CELLS)`` of thumbnails ``(T, THUMB_SIDE, THUMB_SIDE)``: a mean is deaf to sensor noise."""
+    rows = np.add.reduceat(thumbs.astype(np.float32), _EDGES, axis=1)
+    sums: NDArray[np.float32] = np.add.reduceat(rows, _EDGES, axis=2)
+    return sums / _CELL_AREAS
+
+
+def _trim(memory: _Memory, start_us: int) -> None:
+    """Forget what lies before a window, but keep the last frame: the next may be still."""
+    while len(memory.frames) > 1 and memory.frames[1][0] <= start_us:
+        memory.frames.popleft()
+    while memory.sounds and memory.sounds[0][0] < start_us:
+        memory.sounds.popleft()

@@ -1,0 +1,240 @@
+"""Chunks out of Kafka: a thread of its own polls, pauses while the backlog is full, and claims what it is assigned."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import structlog
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata
+
+from streamer.backlog import Assigned, Backlog, Refused, Revoked
+from streamer.errors import ChunkError, UnavailableError
+from streamer.media import parse_message
+from streamer.types import Claim, Offsets, Position
+
+_log = structlog.get_logger(__name__)
+_POLL_MS = 100
+_COMMIT_INTERVAL_S = 1.0  # offsets in the group are for tools that show lag; the truth is in Redis
+_RETRY_S = 1.0
+
+_Change = tuple[Literal["assigned", "revoked"], frozenset[TopicPartition]]
+
+
+class ChunkSource:
+    """Reads the media topics as one member of the consumer group.
+
+    A partition is read only after it was claimed: the claim fences the owner before and says where to go on.
+
+    Args:
+        consumer: Not yet subscribed.
+        topics: Media topics, with equal numbers of partitions.
+        backlog: Where items go.
+        claim: Takes a partition number; raises `UnavailableError` while that cannot be done.
+        max_future_s: How far a capture time may be ahead of the broker's.
+    """
+
+    def __init__(
+        self,
+        consumer: KafkaConsumer,
+        topics: Iterable[str],
+        backlog: Backlog,
+        claim: Callable[[int], Claim],
+        *,
+        max_future_s: float,
+    ) -> None:
+        self._consumer = consumer
+        self._topics = tuple(topics)
+        self._backlog = backlog
+        self._claim = claim
+        self._max_future_s = max_future_s
+        self._stopping = threading.Event()
+        self._held = threading.Event()  # set while a server behind us is away
+        self._changes: queue.SimpleQueue[_Change] = queue.SimpleQueue()
+        self._unclaimed: set[TopicPartition] = set()
+        self._owned: set[int] = set()
+        self._next_claim_s = 0.0
+        self._committed: dict[TopicPartition, OffsetAndMetadata] = {}
+        self._committed_lock = threading.Lock()
+        self._next_commit_s = 0.0
+        self._lag: dict[TopicPartition, int] = {}
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="source", daemon=True)
+
+    @property
+    def owned(self) -> frozenset[int]:
+        """Partitions that are claimed."""
+        return frozenset(self._owned)
+
+    @property
+    def lag(self) -> Mapping[TopicPartition, int]:
+        """Messages behind the end, by partition, as of the last poll."""
+        return dict(self._lag)
+
+    def start(self) -> None:
+        """Subscribe and begin to poll."""
+        self._consumer.subscribe(topics=list(self._topics), listener=_Listener(self._changes))
+        self._thread.start()
+
+    def hold(self, *, is_held: bool) -> None:
+        """Stop reading, or go on, while the place in the group is kept."""
+        if is_held:
+            self._held.set()
+        else:
+            self._held.clear()
+
+    def processed(self, partition: int, offsets: Offsets) -> None:
+        """Remember what was committed to Redis; the group hears of it later."""
+        with self._committed_lock:
+            for topic, offset in offsets.items():
+                self._committed[TopicPartition(topic, partition)] = OffsetAndMetadata(offset, "", -1)
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Stop polling. The group is left by `close`, once what is in flight is committed."""
+        self._stopping.set()
+        self._thread.join(timeout_s)
+
+    def close(self) -> None:
+        """Tell the group what was processed and leave it."""
+        try:
+            self._commit(is_final=True)
+            self._consumer.close()
+        except KafkaError as error:
+            _log.warning("group not left in good order", error=str(error))
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._step()
+        except BaseException as error:  # noqa: BLE001  # kept for the worker, which raises it
+            self.failure = error
+            _log.exception("polling ended")
+        finally:
+            self._backlog.wake()
+
+    def _step(self) -> None:
+        self._note_changes()
+        self._claim_assigned()
+        is_paused = self._held.is_set() or self._backlog.is_full
+        wanted = set() if not is_paused else self._consumer.assignment()
+        wanted |= self._unclaimed
+        paused = self._consumer.paused()
+        if wanted - paused:
+            self._consumer.pause(*(wanted - paused))
+        if paused - wanted:
+            self._consumer.resume(*(paused - wanted))
+        try:
+            polled = self._consumer.poll(timeout_ms=_POLL_MS)
+        except KafkaError as error:
+            _log.warning("poll failed", error=str(error))
+            self._stopping.wait(_RETRY_S)
+            return
+        self._note_changes()
+        for place, records in polled.items():
+            if place in self._unclaimed or place.partition not in self._owned:
+                continue  # fetched before the claim said where to begin: the claim seeks
+            for record in records:
+                self._deliver(record)
+        self._measure_lag()
+        self._commit()
+
+    def _deliver(self, record: Any) -> None:
+        position = Position(record.topic, record.partition, record.offset)
+        try:
+            chunk = parse_message(
+                record.key, record.headers, record.value, position, record.timestamp, self._max_future_s
+            )
+        except ChunkError as error:
+            headers = tuple((name, value or b"") for name, value in record.headers)
+            self._backlog.put(Refused(position, record.key, headers, record.value or b"", error))
+            return
+        self._backlog.put(chunk)
+
+    def _claim_assigned(self) -> None:
+        if not self._unclaimed or time.monotonic() < self._next_claim_s:
+            return
+        for partition in sorted({place.partition for place in self._unclaimed}):
+            places = [place for place in self._unclaimed if place.partition == partition]
+            if partition in self._owned:  # another topic's share of a partition that is ours already
+                self._owned.discard(partition)
+                self._backlog.put(Revoked(partition))
+            try:
+                claim = self._claim(partition)
+            except UnavailableError as error:
+                _log.warning("partition not claimed yet", partition=partition, error=str(error))
+                self._next_claim_s = time.monotonic() + _RETRY_S
+                return
+            self._seek(claim)
+            self._backlog.put(Assigned(claim))
+            self._owned.add(partition)
+            self._unclaimed.difference_update(places)
+
+    def _seek(self, claim: Claim) -> None:
+        for place in self._consumer.assignment():
+            if place.partition != claim.partition:
+                continue
+            if place.topic in claim.offsets:
+                self._consumer.seek(place, claim.offsets[place.topic])
+            else:
+                self._consumer.seek_to_beginning(place)
+
+    def _measure_lag(self) -> None:
+        for place in self._consumer.assignment():
+            end = self._consumer.highwater(place)
+            if end is not None and place.partition in self._owned:
+                with self._committed_lock:
+                    done = self._committed.get(place)
+                self._lag[place] = max(0, end - (done.offset if done else end))
+
+    def _commit(self, *, is_final: bool = False) -> None:
+        now_s = time.monotonic()
+        if now_s < self._next_commit_s and not is_final:
+            return
+        self._next_commit_s = now_s + _COMMIT_INTERVAL_S
+        assigned = self._consumer.assignment()
+        with self._committed_lock:
+            offsets = {place: offset for place, offset in self._committed.items() if place in assigned}
+        if not offsets:
+            return
+        try:
+            if is_final:
+                self._consumer.commit(offsets)
+            else:
+                self._consumer.commit_async(offsets)
+        except KafkaError as error:
+            _log.info("group offsets not written; nothing depends on them", error=str(error))
+
+    def _note_changes(self) -> None:
+        """Apply what the group's rebalances said, in order, on the polling thread."""
+        while not self._changes.empty():
+            kind, places = self._changes.get_nowait()
+            if kind == "assigned":
+                self._unclaimed.update(places)
+            else:
+                self._release(places)
+
+    def _release(self, places: Iterable[TopicPartition]) -> None:
+        for place in places:
+            self._unclaimed.discard(place)
+            self._lag.pop(place, None)
+            with self._committed_lock:
+                self._committed.pop(place, None)
+            if place.partition in self._owned:
+                self._owned.discard(place.partition)
+                self._backlog.put(Revoked(place.partition))
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Only notes what changed: it runs on the loop that sends heartbeats, which must not wait."""
+
+    def __init__(self, changes: "queue.SimpleQueue[_Change]") -> None:
+        self._changes = changes
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._changes.put(("assigned", frozenset(assigned)))
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self._changes.put(("revoked", frozenset(revoked)))
