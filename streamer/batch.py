@@ -1,22 +1,8 @@
 """Windows of many streams into one batch: flush by size or by deadline."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from streamer.types import Window
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Windows that are encoded together, oldest first, in order within each stream.
-
-    Attributes:
-        windows: At least one.
-        waited_s: How long the oldest window waited for company.
-    """
-
-    windows: tuple[Window, ...]
-    waited_s: float
+from streamer.types import Batch, Window
 
 
 class Batcher:

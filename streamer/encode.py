@@ -5,71 +5,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from models.encoders import Encoders
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamer.batch import Batch
-from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Window
+from models.encoders import Encoders
+from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Batch, Encoded, Fresh, Tokens, Window
 
 CELLS = 7  # stillness is judged on a grid like the encoder's own: a change within one cell changes its token
 _EDGES = np.linspace(0, THUMB_SIDE, CELLS + 1).astype(np.intp)[:-1]
 _AREAS = np.diff(np.append(_EDGES, THUMB_SIDE))
 _CELL_AREAS = np.outer(_AREAS, _AREAS).astype(np.float32)
-
-
-class Encoded:
-    """Tokens of one frame or of one stretch of sound; its identity is what later stages remember it by.
-
-    Attributes:
-        encoded_us: Capture time of what was encoded; a still frame that reuses it is younger.
-        tokens: float32 ``(S, D)`` cells, or ``(U, D)`` over time; unit length along ``D``.
-        whole: float32 ``(D,)``.
-    """
-
-    __slots__ = ("__weakref__", "encoded_us", "tokens", "whole")
-
-    tokens: Tensor
-    whole: Tensor
-
-    def __init__(self, encoded_us: int) -> None:
-        self.encoded_us = encoded_us
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fresh:
-    """What was encoded in this batch, as one block.
-
-    Attributes:
-        items: ``N`` of them, in the order of the rows.
-        tokens: float32 ``(N, S, D)`` or ``(N, U, D)``.
-        whole: float32 ``(N, D)``.
-    """
-
-    items: tuple[Encoded, ...]
-    tokens: Tensor
-    whole: Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Tokens:
-    """What the encoders made of a batch.
-
-    Attributes:
-        windows: The batch's windows, ``B`` of them.
-        frames: Per window its frames' tokens in order of time; still frames share one object.
-        sounds: Per window its stretches of sound in order of time; empty where there is no sound.
-        fresh_frames: Those encoded in this batch; None if there was nothing new to see.
-        fresh_sounds: Likewise, for sound.
-        reused: Frames that were still and took the tokens of an earlier one.
-    """
-
-    windows: tuple[Window, ...]
-    frames: tuple[tuple[Encoded, ...], ...]
-    sounds: tuple[tuple[Encoded, ...], ...]
-    fresh_frames: Fresh | None
-    fresh_sounds: Fresh | None
-    reused: int
 
 
 @dataclass(slots=True)

@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLE_RATE_HZ = 16_000  # what YAMNet's front end, and so ours, was designed for
 THUMB_SIDE = 32  # side of the luma thumbnails that darkness, stillness and novelty are judged on
@@ -120,6 +124,88 @@ class Window:
     chunks: tuple[MediaChunk, ...]
     has_picture: bool
     has_sound: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Windows that are encoded together, oldest first, in order within each stream.
+
+    Attributes:
+        windows: At least one.
+        waited_s: How long the oldest window waited for company.
+    """
+
+    windows: tuple[Window, ...]
+    waited_s: float
+
+
+class Encoded:
+    """Tokens of one frame or of one stretch of sound; its identity is what later stages remember it by.
+
+    Attributes:
+        encoded_us: Capture time of what was encoded; a still frame that reuses it is younger.
+        tokens: float32 ``(S, D)`` cells, or ``(U, D)`` over time; unit length along ``D``.
+        whole: float32 ``(D,)``.
+    """
+
+    __slots__ = ("__weakref__", "encoded_us", "tokens", "whole")
+
+    tokens: "Tensor"
+    whole: "Tensor"
+
+    def __init__(self, encoded_us: int) -> None:
+        self.encoded_us = encoded_us
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fresh:
+    """What was encoded in this batch, as one block.
+
+    Attributes:
+        items: ``N`` of them, in the order of the rows.
+        tokens: float32 ``(N, S, D)`` or ``(N, U, D)``.
+        whole: float32 ``(N, D)``.
+    """
+
+    items: tuple[Encoded, ...]
+    tokens: "Tensor"
+    whole: "Tensor"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """What the encoders made of a batch.
+
+    Attributes:
+        windows: The batch's windows, ``B`` of them.
+        frames: Per window its frames' tokens in order of time; still frames share one object.
+        sounds: Per window its stretches of sound in order of time; empty where there is no sound.
+        fresh_frames: Those encoded in this batch; None if there was nothing new to see.
+        fresh_sounds: Likewise, for sound.
+        reused: Frames that were still and took the tokens of an earlier one.
+    """
+
+    windows: tuple[Window, ...]
+    frames: tuple[tuple[Encoded, ...], ...]
+    sounds: tuple[tuple[Encoded, ...], ...]
+    fresh_frames: Fresh | None
+    fresh_sounds: Fresh | None
+    reused: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """How well each prompt matches each window of a batch. ``B`` windows, ``P`` prompts.
+
+    Attributes:
+        confidence: float32 ``(B, P)``, 0..1, both senses fused as each prompt asks.
+        seen: float32 ``(B, P)``, the picture's own, NaN where there was none.
+        heard: float32 ``(B, P)``, the sound's own, NaN where there was none.
+    """
+
+    confidence: NDArray[np.float32]
+    seen: NDArray[np.float32]
+    heard: NDArray[np.float32]
 
 
 Polygon = tuple[tuple[float, float], ...]  # corners (x, y), each 0..1 of the picture's width and height
