@@ -7,9 +7,9 @@ Grammar, spaces free between tokens::
     days     = day ["-" day] {"," day ["-" day]}        Mo Tu We Th Fr Sa Su, a range may wrap (Sa-Mo)
     times    = time "-" time {"," time "-" time}        local wall clock; the end is exclusive, 24:00 is midnight
 
-No times: the whole day. No days: every day, where the schedule is that one rule. No zone: UTC. A span whose end is not after its start runs over midnight
-and belongs to the day it starts on. Only the wall clock counts: ``20:00-06:00`` lasts nine hours in the night clocks
-go forward and eleven in the night they go back.
+No times: the whole day. No days: every day, where that is the only rule. No zone: UTC. A span whose end is not after
+its start runs over midnight and belongs to the day it starts on. Only the wall clock counts: ``20:00-06:00`` lasts nine
+hours in the night clocks go forward and eleven in the night they go back.
 """
 
 import difflib
