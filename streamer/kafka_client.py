@@ -215,8 +215,8 @@ def _check_facts(bootstrap: str, facts: dict[str, TopicFacts], message_max_bytes
         if fact.message_max_bytes is not None and fact.message_max_bytes < message_max_bytes:
             raise SettingsError(
                 f"topic {topic} at {bootstrap} takes messages up to {fact.message_max_bytes} bytes,"
-                f" kafka.message_max_bytes is {message_max_bytes}: raise the topic's max.message.bytes, or lower kafka.message_max_bytes and"
-                " ingest.chunk_max_bytes"
+                f" kafka.message_max_bytes is {message_max_bytes}: raise the topic's max.message.bytes, or"
+                " lower kafka.message_max_bytes and ingest.chunk_max_bytes"
             )
     if len({fact.partitions for fact in facts.values()}) > 1:
         counts = ", ".join(f"{topic} {fact.partitions}" for topic, fact in facts.items())
