@@ -1,0 +1,272 @@
+"""One chunk into frames at the encoder's size and sound at 16 kHz. A pure function of the chunk and its options."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from streamer.activity import choose_effort
+from streamer.demux import Deadline, Demuxed, Limits, PicturePacket, demux, is_still, open_chunk, refuse
+from streamer.picture import Scaler, decode_image, decode_wanted, interval_us, on_grid, time_us, upright_size
+from streamer.settings import Decode
+from streamer.sound import decode_sound
+from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Decoded, Effort, MediaChunk, Polygon
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """How a stream's chunks are decoded.
+
+    Attributes:
+        size: Side of the square that frames are stretched to, pixels.
+        motion_rate_hz: Frames a second where something moves.
+        quiet_rate_hz: Keyframes a second where nothing does.
+        effort: ``auto`` by activity, or one of the two always.
+        activity_threshold: See `streamer.activity`.
+        limits: What a chunk may cost.
+        masks: Privacy masks of the stream.
+    """
+
+    size: int
+    motion_rate_hz: float
+    quiet_rate_hz: float
+    effort: Literal["auto", "motion", "keyframes"]
+    activity_threshold: float
+    limits: Limits = field(default_factory=Limits)
+    masks: tuple[Polygon, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Decode, size: int, masks: tuple[Polygon, ...] = ()) -> Self:
+        """The options that the settings say, for an encoder of this size and a stream with these masks."""
+        limits = Limits(
+            max_side_px=settings.max_side_px,
+            max_streams=settings.max_streams,
+            max_duration_s=settings.max_duration_s,
+            max_frames=settings.max_frames,
+            timeout_s=settings.timeout_s,
+        )
+        return cls(
+            size=size,
+            motion_rate_hz=settings.motion_rate_hz,
+            quiet_rate_hz=settings.quiet_rate_hz,
+            effort=settings.effort,
+            activity_threshold=settings.activity_threshold,
+            limits=limits,
+            masks=masks,
+        )
+
+
+def decode_chunk(chunk: MediaChunk, options: DecodeOptions) -> Decoded:
+    """Decode what a chunk holds, as much of it as its activity asks for.
+
+    Raises:
+        ChunkError: It cannot be used; ``reason`` is one of `streamer.demux.REASONS`.
+    """
+    if is_still(chunk.content_type):
+        return _decode_image(chunk, options)
+    deadline = Deadline.of(chunk, options.limits)
+    with open_chunk(chunk, options.limits) as container:
+        packets = demux(chunk, container, options.limits, deadline)
+        return _decode_packets(chunk, packets, options, deadline)
+
+
+def decode_still(
+    chunk: MediaChunk,
+    at_us: int,
+    max_side_px: int,
+    masks: Sequence[Polygon],
+    limits: Limits | None = None,
+) -> NDArray[np.uint8]:
+    """Decode the one frame nearest to a time, for a snapshot.
+
+    Args:
+        chunk: The chunk that holds it.
+        at_us: Capture time, microseconds since 1970 UTC.
+        max_side_px: The longer side is at most this; never enlarged.
+        masks: Privacy masks of the stream.
+        limits: What the chunk may cost; None: the defaults.
+
+    Returns:
+        uint8 ``(H, W, 3)``, RGB, upright, masks blacked out.
+
+    Raises:
+        ChunkError: It holds no picture, or none that decodes.
+    """
+    limits = limits or Limits()
+    if is_still(chunk.content_type):
+        frame = decode_image(chunk, limits)
+    else:
+        deadline = Deadline.of(chunk, limits)
+        with open_chunk(chunk, limits) as container:
+            frame = _nearest(chunk, demux(chunk, container, limits, deadline), at_us, limits, deadline)
+    width, height = upright_size(frame)
+    shrink = min(1.0, max_side_px / max(width, height))
+    still = np.empty((max(1, round(height * shrink)), max(1, round(width * shrink)), 3), np.uint8)
+    Scaler(masks).into(frame, still)
+    return still
+
+
+def _decode_image(chunk: MediaChunk, options: DecodeOptions) -> Decoded:
+    pixels = np.empty((1, options.size, options.size, 3), np.uint8)
+    Scaler(options.masks).into(decode_image(chunk, options.limits), pixels[0])
+    end_us = chunk.capture_us + max(1, _declared_us(chunk, options.limits))
+    return Decoded(
+        chunk=chunk,
+        start_us=chunk.capture_us,
+        end_us=end_us,
+        picture_end_us=end_us,
+        pixels=_fixed(pixels),
+        times_us=_fixed(np.array([chunk.capture_us], np.int64)),
+        thumbs=_fixed(_thumbs(pixels)),
+        samples=_fixed(np.empty(0, np.float32)),
+        samples_start_us=chunk.capture_us,
+        effort=Effort.MOTION,
+        source_frames=1,
+        has_picture=True,
+        has_sound=False,
+    )
+
+
+def _decode_packets(chunk: MediaChunk, packets: Demuxed, options: DecodeOptions, deadline: Deadline) -> Decoded:
+    origin_us = _origin_us(packets)
+    shift_us = chunk.capture_us - origin_us
+    picture_end_us = _picture_end_us(packets) + shift_us
+    _check_duration(chunk, packets, picture_end_us, options.limits)
+    samples, samples_start_us = np.empty(0, np.float32), origin_us
+    if packets.sound is not None:
+        samples, samples_start_us = decode_sound(chunk, packets.sound, packets.sound_packets, options.limits, deadline)
+    effort, pixels, times_us = _pictures(chunk, packets, options, shift_us, deadline)
+    if not times_us.size and not samples.size:
+        refuse(chunk, "nothing in it decodes; a chunk must begin at a keyframe", "undecodable")
+    declared_end_us = chunk.capture_us + _declared_us(chunk, options.limits)
+    sound_end_us = samples_start_us + shift_us + len(samples) * 1_000_000 // SAMPLE_RATE_HZ
+    picture_end_us = max(picture_end_us, declared_end_us) if packets.picture_packets else chunk.capture_us
+    return Decoded(
+        chunk=chunk,
+        start_us=chunk.capture_us,
+        end_us=max(picture_end_us, sound_end_us, declared_end_us, chunk.capture_us + 1),
+        picture_end_us=picture_end_us,
+        pixels=_fixed(pixels),
+        times_us=_fixed(times_us),
+        thumbs=_fixed(_thumbs(pixels)),
+        samples=_fixed(samples),
+        samples_start_us=samples_start_us + shift_us,
+        effort=effort,
+        source_frames=len(packets.picture_packets),
+        has_picture=bool(packets.picture_packets),
+        has_sound=bool(packets.sound_packets),
+    )
+
+
+def _pictures(
+    chunk: MediaChunk, packets: Demuxed, options: DecodeOptions, shift_us: int, deadline: Deadline
+) -> tuple[Effort, NDArray[np.uint8], NDArray[np.int64]]:
+    """The frames that are wanted: effort, uint8 ``(N, size, size, 3)``, int64 ``(N,)``."""
+    size = options.size
+    none = np.empty((0, size, size, 3), np.uint8), np.empty(0, np.int64)
+    if packets.picture is None or not packets.picture_packets:
+        return Effort.NONE, *none
+    # What comes before the first keyframe has lost what it refers to.
+    keys = [place for place, packet in enumerate(packets.picture_packets) if packet.is_keyframe]
+    if not keys:
+        return Effort.NONE, *none
+    usable = packets.picture_packets[keys[0] :]
+    effort = choose_effort(packets.picture_packets, options.effort, options.activity_threshold)
+    wanted = _wanted(usable, options, effort, shift_us)
+    pixels = np.empty((len(wanted), size, size, 3), np.uint8)
+    times: list[int] = []
+    scaler = Scaler(options.masks)
+    for frame in decode_wanted(chunk, packets.picture, usable, wanted, effort, options.limits, deadline):
+        scaler.into(frame, pixels[len(times)])
+        times.append(wanted[frame.pts or 0])
+    times_us = np.array(times, np.int64)
+    pixels = pixels[: len(times)]
+    if np.any(np.diff(times_us) <= 0):
+        order = np.argsort(times_us, kind="stable")
+        pixels, times_us = pixels[order], times_us[order]
+    return effort, pixels, times_us
+
+
+def _wanted(usable: Sequence[PicturePacket], options: DecodeOptions, effort: Effort, shift_us: int) -> dict[int, int]:
+    """Time stamps of the frames on the grid, with their capture times."""
+    step_us = interval_us(usable)
+    rate_hz = options.motion_rate_hz
+    if effort is Effort.KEYFRAMES:
+        usable = [packet for packet in usable if packet.is_keyframe]
+        rate_hz = options.quiet_rate_hz
+        step_us = interval_us(usable) or round(1_000_000 / rate_hz)
+    by_time = {time_us(packet) + shift_us: packet.pts for packet in usable if packet.pts is not None}
+    times_us = sorted(by_time)
+    chosen = on_grid(times_us, rate_hz, step_us)
+    if not chosen and effort is Effort.KEYFRAMES:
+        chosen = times_us[:1]
+    return {by_time[at_us]: at_us for at_us in chosen}
+
+
+def _nearest(chunk: MediaChunk, packets: Demuxed, at_us: int, limits: Limits, deadline: Deadline) -> VideoFrame:
+    shift_us = chunk.capture_us - _origin_us(packets)
+    keys = [place for place, packet in enumerate(packets.picture_packets) if packet.is_keyframe]
+    if packets.picture is None or not keys:
+        refuse(chunk, "holds no picture that decodes", "undecodable")
+    usable = packets.picture_packets[keys[0] :]
+    aim = min(range(len(usable)), key=lambda place: abs(time_us(usable[place]) + shift_us - at_us))
+    key = max(place for place, packet in enumerate(usable[: aim + 1]) if packet.is_keyframe)
+    pts = usable[aim].pts
+    wanted = [pts] if pts is not None else []
+    frames = decode_wanted(chunk, packets.picture, usable[key:], wanted, Effort.MOTION, limits, deadline)
+    frame = next(frames, None)
+    if frame is None:
+        refuse(chunk, "the frame asked for does not decode", "undecodable")
+    return frame
+
+
+def _origin_us(packets: Demuxed) -> int:
+    """The container's time of the first sample of either modality, microseconds."""
+    times = [time_us(packet) for packet in packets.picture_packets if not packet.is_discard]
+    if packets.sound_packets and packets.sound is not None:
+        first = packets.sound_packets[0]
+        skipped = 0  # samples that only fill the decoder
+        if first.has_sidedata("skip_samples"):
+            skipped = int.from_bytes(bytes(first.get_sidedata("skip_samples"))[:4], "little")
+        rate = packets.sound.codec_context.sample_rate or SAMPLE_RATE_HZ
+        times.append(time_us(first) + skipped * 1_000_000 // rate)
+    return min(times, default=0)
+
+
+def _picture_end_us(packets: Demuxed) -> int:
+    """The container's time at which the last picture ends, microseconds."""
+    pictures = packets.picture_packets
+    if not pictures:
+        return _origin_us(packets)
+    return max(time_us(packet) for packet in pictures) + max(1, interval_us(pictures))
+
+
+def _check_duration(chunk: MediaChunk, packets: Demuxed, picture_end_us: int, limits: Limits) -> None:
+    sound_ends = [time_us(packet) for packet in packets.sound_packets[-1:]]
+    shift_us = chunk.capture_us - _origin_us(packets)
+    longest_us = max([picture_end_us, *(end + shift_us for end in sound_ends)]) - chunk.capture_us
+    if longest_us > limits.max_duration_s * 1_000_000:
+        text = f"{longest_us / 1e6:.1f} s long, at most {limits.max_duration_s:g} s (decode.max_duration_s)"
+        refuse(chunk, text, "duration")
+
+
+def _declared_us(chunk: MediaChunk, limits: Limits) -> int:
+    return min(chunk.duration_us or 0, round(limits.max_duration_s * 1_000_000))
+
+
+def _fixed(array: NDArray[Any]) -> NDArray[Any]:
+    array.setflags(write=False)
+    return array
+
+
+def _thumbs(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Luma of frames: uint8 ``(N, THUMB_SIDE, THUMB_SIDE)``."""
+    thumbs = np.empty((len(pixels), THUMB_SIDE, THUMB_SIDE), np.uint8)
+    for frame, thumb in zip(pixels, thumbs, strict=True):
+        small = cv2.resize(frame, (THUMB_SIDE, THUMB_SIDE), interpolation=cv2.INTER_AREA)
+        cv2.cvtColor(small, cv2.COLOR_RGB2GRAY, dst=thumb)
+    return thumbs
