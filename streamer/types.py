@@ -70,6 +70,7 @@ class Decoded:
         chunk: Where it came from; its payload is kept for snapshots.
         start_us: Capture time of the first sample of either modality.
         end_us: Capture time of the end (exclusive).
+        picture_end_us: Up to where the pictures reach: sound may reach further in a chunk of both. ``start_us`` without any.
         pixels: uint8 ``(N, H, W, 3)``, RGB, at the encoder's size, the stream's mask already blacked out.
         times_us: int64 ``(N,)``, capture times, ascending.
         thumbs: uint8 ``(N, THUMB_SIDE, THUMB_SIDE)``, luma of ``pixels``.
@@ -84,6 +85,7 @@ class Decoded:
     chunk: MediaChunk
     start_us: int
     end_us: int
+    picture_end_us: int
     pixels: NDArray[np.uint8]
     times_us: NDArray[np.int64]
     thumbs: NDArray[np.uint8]
@@ -233,6 +235,60 @@ class Observation:
     confidence: float
     seen: float | None
     heard: float | None
+
+
+class EventState(StrEnum):
+    """Where an event is in its life."""
+
+    OPEN = "open"
+    UPDATE = "update"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptNote:
+    """What an event says about its prompt; kept with it, so that it can still be closed once the prompt is gone."""
+
+    id: str
+    version: int
+    text: str
+    severity: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """An event's change of state: what one published document is made from.
+
+    Attributes:
+        id: Event id, the same in each of its states and in a replay.
+        state: The state it goes into.
+        stream: Stream id.
+        prompt: What matched.
+        start_us: Start of the first matching window, microseconds since 1970 UTC.
+        end_us: End of the last window that held; final once it is closed.
+        confidence: Of the latest window, 0..1.
+        peak: The highest so far.
+        seen: The picture's own confidence in the latest window; None: there was none.
+        heard: The sound's own.
+        is_peak: The latest window is the best so far: its evidence is worth having.
+        evidence: What was kept of the best window so far.
+        media: The chunk that it was seen or heard in.
+    """
+
+    id: str
+    state: EventState
+    stream: str
+    prompt: PromptNote
+    start_us: int
+    end_us: int
+    confidence: float
+    peak: float
+    seen: float | None
+    heard: float | None
+    is_peak: bool
+    evidence: Evidence | None
+    media: Position | None
 
 
 Offsets = Mapping[str, int]  # topic -> next offset to read
