@@ -11,18 +11,30 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamer.errors import ChunkError
+from streamer.media import headers_of
 from streamer.types import Claim, MediaChunk, Position
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refused:
-    """A message that is no chunk, with what is needed to put it into the dead-letter topic."""
+    """A message that is no usable chunk, with what is needed to put it into the dead-letter topic.
 
+    Attributes:
+        stream: The key as text, for the metric; empty where it is none.
+    """
+
+    stream: str
     position: Position
     key: bytes | None
     headers: tuple[tuple[str, bytes], ...]
     value: bytes
     error: ChunkError
+
+    @classmethod
+    def of(cls, chunk: MediaChunk, error: ChunkError) -> "Refused":
+        """A chunk that met the contract, but whose media did not."""
+        headers = tuple(headers_of(chunk))
+        return cls(chunk.stream, chunk.position, chunk.stream.encode(), headers, chunk.payload, error)
 
 
 @dataclass(frozen=True, slots=True)

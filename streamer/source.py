@@ -13,7 +13,7 @@ from kafka.structs import OffsetAndMetadata
 
 from streamer.backlog import Assigned, Backlog, Refused, Revoked
 from streamer.errors import ChunkError, UnavailableError
-from streamer.media import parse_message
+from streamer.media import is_stream_id, parse_message
 from streamer.types import Claim, Offsets, Position
 
 _log = structlog.get_logger(__name__)
@@ -149,7 +149,7 @@ class ChunkSource:
             )
         except ChunkError as error:
             headers = tuple((name, value or b"") for name, value in record.headers)
-            self._backlog.put(Refused(position, record.key, headers, record.value or b"", error))
+            self._backlog.put(Refused(_name(record.key), position, record.key, headers, record.value or b"", error))
             return
         self._backlog.put(chunk)
 
@@ -225,6 +225,11 @@ class ChunkSource:
             if place.partition in self._owned:
                 self._owned.discard(place.partition)
                 self._backlog.put(Revoked(place.partition))
+
+
+def _name(key: bytes | None) -> str:
+    text = (key or b"").decode(errors="replace")
+    return text if is_stream_id(text) else ""
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types

@@ -1,0 +1,161 @@
+"""What the pipeline decided, on its way to Redis: in order, retried until it is written, off the batch loop."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from streamer.emit import Emitter
+from streamer.errors import FencedError, UnavailableError
+from streamer.events import Event
+from streamer.redis_client import Backoff
+from streamer.types import Offsets
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Commit:
+    """One partition's step forward.
+
+    Attributes:
+        partition: Kafka partition number.
+        epoch: The claim it was made under.
+        offsets: Topic to next offset.
+        state: What a successor needs to go on.
+        events: In order.
+        snapshots: Event id to a function that draws its JPEG; called here, off the batch loop.
+        dead: Dead letters that must have arrived before the offsets may pass them.
+        newest_us: Capture time of the end of the newest window in it, for the latency metric; 0 without windows.
+    """
+
+    partition: int
+    epoch: int
+    offsets: Offsets
+    state: Mapping[str, Any]
+    events: tuple[Event, ...] = ()
+    snapshots: Mapping[str, Callable[[], bytes | None]] | None = None
+    dead: tuple["Future[Any]", ...] = ()
+
+
+class Outbox:
+    """A bounded queue of commits and the thread that writes them.
+
+    Args:
+        emitter: Writes to Redis.
+        depth: Commits that may wait; `put` blocks beyond, which stops the pipeline, which fills the backlog.
+        on_written: Called after each commit with its duration in seconds.
+        on_lost: Called with a partition that another worker owns now.
+        on_away: Called with True when Redis cannot be reached, with False when it can again.
+    """
+
+    def __init__(
+        self,
+        emitter: Emitter,
+        *,
+        depth: int,
+        on_written: Callable[[Commit, float], None],
+        on_lost: Callable[[int], None],
+        on_away: Callable[[bool], None],
+    ) -> None:
+        self._emitter = emitter
+        self._queue: queue.Queue[Commit | None] = queue.Queue(depth)
+        self._on_written = on_written
+        self._on_lost = on_lost
+        self._on_away = on_away
+        self._abandon = threading.Event()
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+
+    def __len__(self) -> int:
+        return self._queue.qsize()
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def put(self, commit: Commit) -> None:
+        """Queue a commit; blocks while too many wait, gives up when the outbox is abandoned."""
+        while not self._abandon.is_set():
+            try:
+                self._queue.put(commit, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what waits, then end. False if that took too long: what is left is read again by the next owner."""
+        deadline_s = time.monotonic() + timeout_s
+        while self._thread.is_alive() and time.monotonic() < deadline_s:
+            try:
+                self._queue.put(None, timeout=0.2)
+                break
+            except queue.Full:
+                continue
+        self._thread.join(max(0.0, deadline_s - time.monotonic()))
+        is_done = not self._thread.is_alive()
+        self._abandon.set()
+        return is_done
+
+    def abandon(self) -> None:
+        """Leave now. Nothing is lost: what was not committed is read again."""
+        self._abandon.set()
+
+    def _run(self) -> None:
+        try:
+            while not self._abandon.is_set():
+                try:
+                    commit = self._queue.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                if commit is None:
+                    return
+                self._write(commit)
+        except BaseException as error:  # noqa: BLE001  # kept for the worker, which raises it
+            self.failure = error
+            self._abandon.set()
+
+    def _write(self, commit: Commit) -> None:
+        backoff = Backoff()
+        is_away = False
+        while not self._abandon.is_set():
+            started_s = time.monotonic()
+            try:
+                self._arrived(commit)
+                self._draw(commit)
+                self._emitter.commit(commit.partition, commit.epoch, commit.offsets, commit.state, commit.events)
+            except FencedError as error:
+                _log.info("partition lost", partition=commit.partition, error=str(error))
+                self._on_lost(commit.partition)
+                break
+            except UnavailableError as error:
+                if not is_away:
+                    _log.warning("commit waits", partition=commit.partition, error=str(error))
+                is_away = True
+                self._on_away(True)
+                self._abandon.wait(backoff.next_s())
+                continue
+            self._on_written(commit, time.monotonic() - started_s)
+            break
+        if is_away:
+            self._on_away(False)
+
+    def _arrived(self, commit: Commit) -> None:
+        for letter in commit.dead:
+            while not self._abandon.is_set():
+                try:
+                    letter.result(timeout=0.5)
+                    break
+                except FutureTimeoutError:
+                    continue
+
+    def _draw(self, commit: Commit) -> None:
+        for event_id, draw in (commit.snapshots or {}).items():
+            if (jpeg := draw()) is not None:
+                self._emitter.write_snapshot(event_id, jpeg)

@@ -1,0 +1,73 @@
+"""Standing prompts, ready for alignment: embedded off the batch loop, swapped in whole."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from streamer.align import PromptEmbedder, PromptSet
+from streamer.errors import WatchwordError
+from streamer.prompt_follower import PromptFollower
+from streamer.prompts import Prompt
+
+_log = structlog.get_logger(__name__)
+_POLL_S = 0.2
+
+
+class PromptSets:
+    """Turns each generation of prompts into a `PromptSet`, on a thread of its own.
+
+    Args:
+        follower: Where prompts come from.
+        embed: Makes a set; slow where texts are new.
+        on_change: Called with the number of enabled prompts.
+    """
+
+    def __init__(
+        self, follower: PromptFollower, embedder: PromptEmbedder, *, on_change: Callable[[int], None]
+    ) -> None:
+        self._follower = follower
+        self._embedder = embedder
+        self._on_change = on_change
+        self._current = embedder.embed(0, ())
+        self._stopping = threading.Event()
+        self._loaded = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="prompt-sets", daemon=True)
+
+    @property
+    def current(self) -> PromptSet:
+        """The newest set. Takes no lock."""
+        return self._current
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def wait_loaded(self, timeout_s: float) -> bool:
+        """Whether prompts were read at least once."""
+        return self._loaded.wait(timeout_s)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Prompts were read at least once."""
+        return self._loaded.is_set()
+
+    def close(self) -> None:
+        """Stop following."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            if not self._follower.wait_for(self._current.generation + 1, _POLL_S):
+                continue
+            generation, prompts = self._follower.snapshot()
+            enabled = tuple(prompt for prompt in prompts if prompt.enabled)
+            try:
+                self._current = self._embedder.embed(generation, enabled)
+            except WatchwordError as error:
+                _log.error("prompts not embedded, the last ones stay in force", error=str(error))
+                self._stopping.wait(1.0)
+                continue
+            self._on_change(len(enabled))
+            self._loaded.set()
