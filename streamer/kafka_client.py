@@ -69,6 +69,7 @@ def make_producer(bootstrap: str, *, message_max_bytes: int, delivery_timeout_s:
             max_request_size=message_max_bytes,
             max_block_ms=_ms(_BOOTSTRAP_TIMEOUT_S),
             delivery_timeout_ms=_ms(delivery_timeout_s),
+            request_timeout_ms=_ms(min(_REQUEST_TIMEOUT_S, delivery_timeout_s)),
             allow_auto_create_topics=False,
         )
 
@@ -112,6 +113,7 @@ def make_consumer(
             receive_message_max_bytes=max(100_000_000, 2 * poll_max_bytes),
             max_poll_records=poll_max_records,
             session_timeout_ms=_ms(session_timeout_s),
+            request_timeout_ms=_ms(_REQUEST_TIMEOUT_S),
             heartbeat_interval_ms=_ms(min(3.0, session_timeout_s / 4)),
         )
 
@@ -124,7 +126,7 @@ def make_admin(bootstrap: str) -> KafkaAdminClient:
     """
     _check_reachable(bootstrap)
     with translated(bootstrap, "while an administrator connected"):
-        return KafkaAdminClient(**_common(bootstrap))
+        return KafkaAdminClient(**_common(bootstrap), request_timeout_ms=_ms(_REQUEST_TIMEOUT_S))
 
 
 @contextlib.contextmanager
@@ -240,7 +242,6 @@ def _common(bootstrap: str) -> dict[str, object]:
         "bootstrap_servers": addresses(bootstrap),
         "client_id": "watchword",
         "bootstrap_timeout_ms": _ms(_BOOTSTRAP_TIMEOUT_S),
-        "request_timeout_ms": _ms(_REQUEST_TIMEOUT_S),
         "reconnect_backoff_max_ms": _ms(_RECONNECT_MAX_S),
     }
 

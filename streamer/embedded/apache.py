@@ -96,6 +96,7 @@ class ApacheKafka(EmbeddedServer):
             "replica.fetch.max.bytes": self._message_max_bytes + _SLACK_BYTES,
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": 0,
+            "group.min.session.timeout.ms": 1_000,
             # A single node: the defaults of three replicas would never be met, and 50 partitions cost 100 files.
             "offsets.topic.replication.factor": 1,
             "offsets.topic.num.partitions": 4,

@@ -46,7 +46,7 @@ class EmbeddedServer(ABC):
     """
 
     kind: ClassVar[str]
-    stop_grace_s: ClassVar[float] = 5.0
+    stop_grace_s: ClassVar[float] = 5.0  # then it is killed
     in_use_signs: ClassVar[tuple[str, ...]] = ("ddress already in use", "ddress in use")
 
     def __init__(self, folder: Path | None = None, *, start_timeout_s: float = 30.0) -> None:
@@ -116,10 +116,10 @@ class EmbeddedServer(ABC):
             self._child = None
 
     def stop(self) -> None:
-        """End it in order and give its folder back."""
-        if self._child is not None:
+        """End it and give its folder back; in order, where its data is kept."""
+        if self._child is not None and self._folder is not None and not self._folder.is_temporary:
             self._child.terminate(self.stop_grace_s)
-            self._child = None
+        self.kill()
         self._release()
 
     def __enter__(self) -> Self:

@@ -19,6 +19,7 @@ class TansuBroker(EmbeddedServer):
     """
 
     kind = "tansu"
+    stop_grace_s = 0.0  # it would wait for its clients to leave, and has nothing to save
 
     def __init__(self, folder: Path | None = None, *, start_timeout_s: float = 30.0) -> None:
         super().__init__(folder, start_timeout_s=start_timeout_s)
