@@ -10,7 +10,7 @@ Under the prefix:
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,10 +216,11 @@ class PromptStore:
             changed = [p for p in prompts if p.id not in old or _body(old[p.id]) != _body(p)]
             changes = [_Change(p.id, raws.get(p.id, ""), p, old[p.id].version if p.id in old else 0) for p in changed]
             if not changes or self._apply(changes):
+                changed_ids = {p.id for p in changed}
                 return Imported(
                     added=tuple(p.id for p in changed if p.id not in raws),
                     updated=tuple(p.id for p in changed if p.id in raws),
-                    unchanged=tuple(p.id for p in prompts if p not in changed),
+                    unchanged=tuple(p.id for p in prompts if p.id not in changed_ids),
                 )
         raise _contended("the prompts to import")
 
@@ -317,7 +318,24 @@ def _parse_all(raws: Mapping[str, str]) -> tuple[dict[str, Prompt], dict[str, st
     return prompts, damaged
 
 
-def _check_all(documents: Sequence[Document | str], stored: Iterable[str], old: Mapping[str, Prompt]) -> list[Prompt]:
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """The ids that a document without one may not get: others' in its file, and stored ones with another text."""
+
+    others: tuple[set[str], ...]
+    stored: Container[str]
+    old: Mapping[str, Prompt]
+    text: str
+
+    def __contains__(self, prompt_id: object) -> bool:
+        if any(prompt_id in ids for ids in self.others):
+            return True
+        if not isinstance(prompt_id, str) or prompt_id not in self.stored:
+            return False
+        return prompt_id not in self.old or self.old[prompt_id].text != self.text
+
+
+def _check_all(documents: Sequence[Document | str], stored: Container[str], old: Mapping[str, Prompt]) -> list[Prompt]:
     """Every document as a prompt with an id that is its own.
 
     Raises:
@@ -331,7 +349,8 @@ def _check_all(documents: Sequence[Document | str], stored: Iterable[str], old: 
         try:
             prompt = parse_prompt(document)
             if not isinstance(document, Mapping) or document.get("id") is None:
-                prompt = _with_own_id(prompt, seen | named, set(stored), old)
+                taken = _Taken((seen, named), stored, old, prompt.text)
+                prompt = prompt.model_copy(update={"id": slug(prompt.text, taken)})
         except PromptError as error:
             problems.append(f"document {number}: {error}")
             continue
@@ -344,12 +363,6 @@ def _check_all(documents: Sequence[Document | str], stored: Iterable[str], old: 
         listed = problems[:MAX_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
         raise PromptError(f"nothing was imported, {len(problems)} of {len(documents)} refused:\n" + "\n".join(listed))
     return prompts
-
-
-def _with_own_id(prompt: Prompt, taken: set[str], stored: set[str], old: Mapping[str, Prompt]) -> Prompt:
-    """The id made from the text: that of the stored prompt with this text, or else a free one."""
-    foreign = {i for i in stored if i not in old or old[i].text != prompt.text}
-    return prompt.model_copy(update={"id": slug(prompt.text, taken | foreign)})
 
 
 def _changed(old: Prompt, changes: Document) -> Prompt:
@@ -375,4 +388,4 @@ def _contended(what: str) -> UnavailableError:
 
 
 def _text(value: bytes | str | None) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value or ""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value or ""

@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from decimal import Decimal, InvalidOperation
 from fnmatch import translate
 from functools import cached_property
@@ -248,7 +248,7 @@ class Prompt(BaseModel):
         return document
 
 
-def parse_prompt(document: Mapping[str, Any] | str, taken: Collection[str] = ()) -> Prompt:
+def parse_prompt(document: Mapping[str, Any] | str, taken: Container[str] = ()) -> Prompt:
     """Check a document.
 
     Args:
@@ -278,7 +278,7 @@ def parse_prompt(document: Mapping[str, Any] | str, taken: Collection[str] = ())
     return prompt
 
 
-def slug(text: str, taken: Collection[str] = ()) -> str:
+def slug(text: str, taken: Container[str] = ()) -> str:
     """An id made from a text: ``"Glass breaking!"`` becomes ``glass-breaking``, or ``glass-breaking-2`` if taken."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     base = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")

@@ -51,6 +51,7 @@ def connect_redis(url: str, *, timeout_s: float = TIMEOUT_S, text: bool = False)
             retry=Retry(NoBackoff(), 0),
             retry_on_error=[],
             decode_responses=text,
+            encoding_errors="surrogateescape",  # what is no UTF-8 comes through text as it was, both ways
             protocol=2,  # what Redis 6.2 and every proxy speaks
             **(
                 {}
@@ -116,7 +117,7 @@ class Backoff:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).partition("\n")[0]
+    text = str(error).partition("\n")[0].rpartition("caused error: ")[2]  # a pipeline puts the whole command before it
     return text.partition(", with args")[0][:160]  # the arguments may be anything, a snapshot or a password
 
 
