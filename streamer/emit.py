@@ -18,6 +18,7 @@ import json
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -48,8 +49,14 @@ class EventLimits:
     snapshot_ttl_s: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    epoch: int
+    serial: int
+
+
 class Emitter:
-    """Writes for one worker. Commits of one partition must come from one thread at a time.
+    """Writes for one worker. Commits come from one thread, claims from any.
 
     Every method may raise `UnavailableError`; `commit` may then be called again with the same arguments.
 
@@ -67,7 +74,8 @@ class Emitter:
         self._limits = limits
         self._claim = redis.register_script(_script("claim.lua"))
         self._commit = redis.register_script(_script("commit.lua"))
-        self._serials: dict[tuple[int, int], int] = {}
+        self._held: dict[int, _Held] = {}
+        self._holding = threading.Lock()
 
     def claim(self, partition: int) -> Claim:
         """Take a partition over, from whoever had it.
@@ -80,8 +88,8 @@ class Emitter:
         stored = dict(zip((field.decode() for field in pairs[::2]), pairs[1::2], strict=True))
         state = stored.pop("state", None)
         offsets = {field.removeprefix("offset:"): int(value) for field, value in stored.items()}
-        self._serials = {key: value for key, value in self._serials.items() if key[0] != partition}
-        self._serials[partition, int(epoch)] = int(serial)
+        with self._holding:
+            self._held[partition] = _Held(int(epoch), int(serial))
         return Claim(partition, int(epoch), offsets, None if state is None else self._parsed(state, partition))
 
     def commit(
@@ -100,24 +108,26 @@ class Emitter:
             FencedError: Another worker took the partition, or Redis lost earlier commits of this claim. Nothing was
                 written: claim the partition again, if it is still assigned, and go on from there.
         """
-        serial = self._serials.get((partition, epoch))
-        if serial is None:
+        with self._holding:
+            held = self._held.get(partition)
+        if held is None or held.epoch != epoch:
             raise FencedError(f"partition {partition} is not held under epoch {epoch} here; claim it first")
-        keys, arguments = self._arguments(serial + 1, epoch, offsets, state, events)
+        after = _Held(epoch, held.serial + 1)
+        keys, arguments = self._arguments(after, offsets, state, events)
         with reaching(self._redis):
             outcome, owner, held_epoch, held_serial = self._commit(keys=[self._key(partition), *keys], args=arguments)
         if outcome in (b"done", b"again"):
-            self._serials[partition, epoch] = serial + 1
+            self._replace(partition, held, after)
             return
-        self._serials.pop((partition, epoch), None)
+        self._replace(partition, held, None)
         if outcome == b"fenced":
             raise FencedError(
                 f"partition {partition} was taken over by {owner.decode() or 'nobody'} (epoch {held_epoch.decode()}; "
                 f"ours was {epoch}); what is in flight for it is dropped and read again there"
             )
         raise FencedError(
-            f"partition {partition} stands at commit {held_serial} in redis, ours is {serial + 1}: redis lost commits, "
-            "or this one came too late; claim the partition again"
+            f"partition {partition} stands at commit {held_serial} in redis, ours is {after.serial}: redis lost "
+            "commits, or this one came too late; claim the partition again"
         )
 
     def write_snapshot(self, event_id: str, jpeg: bytes) -> str:
@@ -166,8 +176,18 @@ class Emitter:
         writing.zrem(times, *event_ids)
         writing.execute()
 
+    def _replace(self, partition: int, before: _Held, after: _Held | None) -> None:
+        """Unless the partition was claimed anew meanwhile."""
+        with self._holding:
+            if self._held.get(partition) != before:
+                return
+            if after is None:
+                del self._held[partition]
+            else:
+                self._held[partition] = after
+
     def _arguments(
-        self, serial: int, epoch: int, offsets: Offsets, state: Mapping[str, Any], events: Sequence[Event]
+        self, held: _Held, offsets: Offsets, state: Mapping[str, Any], events: Sequence[Event]
     ) -> tuple[list[str], list[str | int]]:
         """Keys after the first and arguments of ``commit.lua``."""
         keys = [f"{self._prefix}events", f"{self._prefix}events:times"]
@@ -183,7 +203,7 @@ class Emitter:
         written = json.dumps(state, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         digest = hashlib.sha256("\0".join((written, *map(str, rest))).encode()).hexdigest()
         limits = [self._limits.max_length, self._limits.max_age_s * 1000]
-        return keys, [self.owner, epoch, serial, digest, written, len(offsets), *limits, *rest]
+        return keys, [self.owner, held.epoch, held.serial, digest, written, len(offsets), *limits, *rest]
 
     def _parsed(self, state: bytes, partition: int) -> Mapping[str, object]:
         try:

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from streamer.embedded import EmbeddedRedis
-from streamer.emit import Emitter, EventLimits
+from streamer.emit import Emitter, EventLimits, _Held
 from streamer.errors import ContractError, FencedError, UnavailableError
 from streamer.redis_client import connect_redis
 from streamer.types import EventState
@@ -127,7 +127,7 @@ def test_a_commit_whose_answer_was_lost_is_written_once_when_sent_again(
 def test_a_commit_that_comes_after_its_successor_is_refused(redis: Redis, emitter: Emitter, prefix: str) -> None:
     epoch = emitter.claim(0).epoch
     late = Emitter(redis, prefix, LIMITS, owner=emitter.owner)
-    late._serials[0, epoch] = 0
+    late._held[0] = _Held(epoch, 0)
     emitter.commit(0, epoch, {"media": 1}, {}, [])
     emitter.commit(0, epoch, {"media": 2}, {}, [])
     with pytest.raises(FencedError, match="stands at commit 2 in redis, ours is 1"):
@@ -171,7 +171,7 @@ def test_the_script_is_loaded_again_when_redis_forgot_it(redis: Redis, emitter: 
 def test_every_key_that_a_commit_touches_is_declared(redis: Redis, emitter: Emitter, prefix: str) -> None:
     before = set(redis.scan_iter(f"{prefix}*"))
     epoch = emitter.claim(0).epoch
-    keys, _ = emitter._arguments(1, epoch, {"media": 1}, {}, [an_event()])
+    keys, _ = emitter._arguments(_Held(epoch, 1), {"media": 1}, {}, [an_event()])
     emitter.commit(0, epoch, {"media": 1}, {}, [an_event()])
     touched = {key.decode() for key in set(redis.scan_iter(f"{prefix}*")) - before}
     assert touched == {*keys, f"{prefix}partition:0"}
