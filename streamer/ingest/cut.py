@@ -13,7 +13,7 @@ from streamer.ingest.timeline import Sample
 
 _MICROSECONDS: Final = Fraction(1, 1_000_000)
 _LEAD_US: Final = 10_000_000  # keeps the decoding times of a session's first packets positive
-_EARLY: Final = 0.05  # a keyframe this part of a chunk early ends it: cameras jitter, and the next comes a GOP later
+_EARLY: Final = 0.05  # a keyframe this part of a chunk early ends it: cameras jitter, and the next may be far
 _TABLES_BYTES: Final = 4_096
 _SILENT_PICTURE_US: Final = 10_000_000  # sound this far ahead of the picture is sent without it
 
@@ -97,6 +97,7 @@ class RemuxCutter:
         self._group: list[Sample] = []  # the one that is growing
         self._done_bytes = 0
         self._group_bytes = 0
+        self._group_start_us = 0
         self._newest_picture_us = 0
 
     def push(self, sample: Sample) -> list[Piece]:
@@ -106,9 +107,9 @@ class RemuxCutter:
             self._newest_picture_us = sample.pts_us
         if self._starts_group(sample):
             pieces += self._close_group()
-            early_us = int(self._limits.chunk_us * _EARLY)
-            if self._done and sample.pts_us - self._done[0].pts_us + early_us >= self._limits.chunk_us:
+            if self._is_long_enough(sample):
                 pieces += self._emit()
+            self._group_start_us = sample.pts_us
             self._add(sample)
         elif self._group and not (sample.is_picture and not self._group[0].is_picture):
             self._add(sample)
@@ -128,6 +129,12 @@ class RemuxCutter:
             return True
         # The picture has stopped: do not hold the sound back for a keyframe that may never come.
         return sample.pts_us - self._newest_picture_us > _SILENT_PICTURE_US
+
+    def _is_long_enough(self, start: Sample) -> bool:
+        if not self._done:
+            return False
+        early_us = min(int(self._limits.chunk_us * _EARLY), (start.pts_us - self._group_start_us) // 2)
+        return start.pts_us - self._done[0].pts_us + early_us >= self._limits.chunk_us
 
     def _add(self, sample: Sample) -> None:
         self._group.append(sample)
@@ -171,7 +178,7 @@ class RemuxCutter:
 def _bound(sample: Sample) -> int:
     """More than a sample takes in any of the containers: headers, stuffing, tables that are repeated."""
     size: int = sample.packet.size
-    return size * 188 // 184 + 600
+    return size * 188 // 184 + 400
 
 
 def mux(form: Form, streams: Sequence[Stream], samples: Sequence[Sample]) -> bytes:

@@ -63,7 +63,7 @@ class SoundEncoder:
     def _take(self, decoded: Sequence[AudioFrame], sample: Sample) -> list[Piece]:
         pieces: list[Piece] = []
         for frame in decoded:
-            at_us = _place(frame, sample)
+            at_us = _place(frame, self._stream, sample)
             if self._frames and (self._is_full() or abs(at_us - self._end_us()) > _GAP_US):
                 pieces += self._flush()
             if not self._frames:
@@ -138,7 +138,7 @@ class PictureEncoder:
     def _take(self, decoded: Sequence[VideoFrame], sample: Sample) -> list[Piece]:
         pieces: list[Piece] = []
         for frame in decoded:
-            at_us = _place(frame, sample)
+            at_us = _place(frame, self._stream, sample)
             if self._out is not None and not 0 <= at_us - self._start_us < self._limits.chunk_us:
                 pieces += self._flush()
             if self._out is None:
@@ -172,11 +172,11 @@ class PictureEncoder:
         self._container.mux(self._target.encode(ready))
 
 
-def _place(frame: VideoFrame | AudioFrame, sample: Sample) -> int:
+def _place(frame: VideoFrame | AudioFrame, stream: VideoStream | AudioStream, sample: Sample) -> int:
     """Media time of a frame; the packet's where the decoder says nothing."""
-    if frame.pts is None or frame.time_base is None:
+    if frame.pts is None or stream.time_base is None:
         return sample.pts_us
-    return int(frame.pts * frame.time_base * 1_000_000) + sample.shift_us
+    return int(frame.pts * stream.time_base * 1_000_000) + sample.shift_us
 
 
 def _even(side_px: int) -> int:

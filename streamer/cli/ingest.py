@@ -1,0 +1,159 @@
+"""`watchword ingest`: cameras, files and pictures into Kafka."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from streamer.ingest.counters import SourceFacts
+    from streamer.ingest.ingestor import Ingestor
+
+_REFRESH_S = 0.5
+
+
+def ingest(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=URL...",
+            help="Stream id and what it is: a file, a folder of pictures, /dev/video0, rtsp://..., http://..., or - for"
+            " MPEG-TS on standard input.",
+        ),
+    ],
+    rate: Annotated[
+        str, typer.Option(help="Pace of files: realtime, max, or a number of times real time. Cameras set their own.")
+    ] = "realtime",
+    kafka: Annotated[str, typer.Option(help="Kafka to send to, HOST:PORT[,HOST:PORT...].")] = "",
+    config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
+    image_rate: Annotated[float, typer.Option(help="Pictures a second of a folder.")] = 1.0,
+    *,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin files again at their end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="At the end, one line per source with its counters.")] = False,
+) -> None:
+    """Send sources to Kafka until they end, or until Ctrl-C.
+
+    Nothing is encoded again where it can be helped: streams are cut at keyframes. Lost cameras are tried again; exit
+    status 1 if a file could not be read.
+
+    For example:
+
+    watchword ingest --kafka broker:9092 yard=rtsp://user:password@10.0.0.7/stream dock=/dev/video0
+
+    watchword ingest --kafka broker:9092 --rate max archive=recording.mkv
+
+    ffmpeg -i INPUT -c copy -f mpegts - | watchword ingest --kafka broker:9092 gate=-
+    """
+    from streamer.errors import SourceError, UnavailableError, UsageError
+    from streamer.ingest.ingestor import Ingestor
+    from streamer.ingest.spec import SourceSpec, parse_sources
+    from streamer.kafka_client import ensure_topics
+    from streamer.kafka_producer import BoundedProducer
+    from streamer.settings import load_settings
+
+    pace = parse_rate(rate)
+    if not image_rate > 0:
+        raise UsageError(f"--image-rate {image_rate} is not over 0; give pictures a second, such as 2")
+    specs = {
+        name: SourceSpec(url, rate=pace, loop=loop, image_rate_hz=image_rate)
+        for name, url in parse_sources(sources).items()
+    }
+    settings = load_settings(config, {"kafka.bootstrap": kafka} if kafka else {})
+    if not settings.kafka.bootstrap:
+        raise UsageError("no Kafka is named; give --kafka HOST:PORT or set kafka.bootstrap (`watchword up` starts one)")
+    limit = settings.kafka.message_max_bytes
+    ensure_topics(
+        settings.kafka.bootstrap,
+        settings.kafka.topics,
+        partitions=settings.kafka.partitions,
+        message_max_bytes=limit,
+    )
+    producer = BoundedProducer(settings.kafka.bootstrap, message_max_bytes=limit)
+    ingestor = Ingestor(specs, settings, producer)
+    try:
+        with _interruptible():
+            ingestor.start()
+            _watch(ingestor, is_quiet=as_json)
+    except KeyboardInterrupt:
+        ingestor.stop()
+    finally:
+        with suppress(UnavailableError):  # what is not delivered by now is counted as dropped
+            producer.close(timeout_s=1.0)
+    facts = ingestor.facts()
+    if as_json:
+        sys.stdout.writelines(json.dumps(asdict(fact)) + "\n" for fact in facts)
+    failed = [fact for fact in facts if fact.state == "failed"]
+    if failed:
+        raise SourceError("; ".join(f"{fact.name}: {fact.last_error}" for fact in failed))
+
+
+def parse_rate(text: str) -> float | None:
+    """Times real time; None: as fast as possible.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    from streamer.errors import UsageError
+
+    if text in {"realtime", "max"}:
+        return 1.0 if text == "realtime" else None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise UsageError(f"--rate {text!r} is not allowed; realtime, max or a number over 0 is")
+    return rate
+
+
+def _watch(ingestor: "Ingestor", *, is_quiet: bool) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    if is_quiet or not console.is_terminal:
+        while not ingestor.wait(_REFRESH_S):
+            pass
+        if not is_quiet:
+            console.print(_table(ingestor.facts()))
+        return
+    with Live(_table(ingestor.facts()), console=console, auto_refresh=False) as live:
+        while not ingestor.wait(_REFRESH_S):
+            live.update(_table(ingestor.facts()), refresh=True)
+        live.update(_table(ingestor.facts()), refresh=True)
+
+
+def _table(facts: "list[SourceFacts]") -> "Table":
+    from rich.table import Table
+
+    table = Table(
+        "stream", "source", "state", "chunks", "MB", "dropped", "reconnects", "errors", box=None, pad_edge=False
+    )
+    for fact in facts:
+        numbers = (fact.chunks, f"{fact.bytes / 1e6:.1f}", fact.dropped, fact.reconnects, fact.errors)
+        table.add_row(fact.name, fact.source, fact.state, *map(str, numbers))
+    return table
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends this as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
