@@ -125,6 +125,7 @@ class StreamJoin:
         if self._is_repeat(chunk, counts):
             return []
         self._open_topics.add(chunk.position.topic)
+        self._reach(decoded)
         if max(decoded.end_us, _content_end_us(decoded) + _BRIDGED_US) <= self.next_us:
             counts.late += not is_replay
         else:
@@ -166,15 +167,19 @@ class StreamJoin:
             self._last_seq.popitem(last=False)
         return False
 
+    def _reach(self, decoded: Decoded) -> None:
+        """Note how far each modality has come; a late chunk, too, tells that there is one to wait for."""
+        if decoded.has_picture:
+            self.picture_until_us = _further(self.picture_until_us, decoded.picture_end_us)
+        if decoded.samples.size:
+            self.sound_until_us = _further(self.sound_until_us, _sound_end_us(decoded))
+
     def _take(self, decoded: Decoded) -> None:
         for place, at_us in enumerate(decoded.times_us.tolist()):
             if at_us >= self.next_us:
                 self._add_frame(at_us, decoded.pixels[place], decoded.thumbs[place])
-        if decoded.has_picture:
-            self.picture_until_us = _further(self.picture_until_us, decoded.picture_end_us)
         if decoded.samples.size:
             self._track.add(sample_at(decoded.samples_start_us), decoded.samples)
-            self.sound_until_us = _further(self.sound_until_us, _sound_end_us(decoded))
         content_end_us = _content_end_us(decoded)
         if content_end_us + _BRIDGED_US > self.next_us:
             size_bytes = decoded.pixels.nbytes + decoded.samples.nbytes + len(decoded.chunk.payload)
@@ -244,7 +249,7 @@ class StreamJoin:
             thumbs=np.array([thumb for _, thumb in frames], np.uint8).reshape(-1, THUMB_SIDE, THUMB_SIDE),
             samples=samples,
             chunks=tuple(held.chunk for held in shown),
-            has_picture=bool(frames) or (self.picture_until_us is not None and self.picture_until_us > start_us),
+            has_picture=bool(frames) or self.picture_until_us is not None,
             has_sound=samples.size > 0,
         )
         self.shown_until_us = end_us
