@@ -11,6 +11,7 @@ from collections.abc import Container, Mapping
 from decimal import Decimal, InvalidOperation
 from fnmatch import translate
 from functools import cached_property
+from reprlib import Repr
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -25,6 +26,7 @@ MAX_CORNERS = 64
 MAX_DURATION_MS = 24 * 3600 * 1000
 MIN_AREA = 1e-6  # of the picture; less than a pixel of any camera
 ID_LENGTH = 63
+MAX_SHOWN = 80  # characters of a value in a message
 RESERVED = "system-"
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -33,6 +35,8 @@ _GLOB = re.compile(r"[a-z0-9._*?\[\]!-]{1,128}")
 _LABEL_GLOB = re.compile(r"[^,=\s]{1,64}")
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h|)")
 _UNIT_MS = {"ms": 1, "s": 1000, "": 1000, "m": 60_000, "h": 3_600_000}
+_Cut = Repr()  # never walks all of a value, which may be huge or hold itself
+_Cut.maxstring = _Cut.maxother = 60
 _HIDDEN = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # breaks, direction overrides
 
 ALLOWED: Final[Mapping[str, str]] = {
@@ -334,8 +338,8 @@ def _refusal(document: Mapping[str, Any], problems: list[str]) -> PromptError:
 
 
 def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:50]}... ({len(shown)} characters)"
+    shown = _Cut.repr(value)
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 3]}..."
 
 
 def _duration_us(text: str) -> int:

@@ -258,7 +258,7 @@ def load_settings(path: Path | None = None, flags: Mapping[str, Any] | None = No
     named = path or (Path(os.environ["WATCHWORD_CONFIG"]) if os.environ.get("WATCHWORD_CONFIG") else None)
     if named is not None:
         _merge(merged, _read(named), str(named))
-    _merge(merged, _environment(), "environment")
+    _merge(merged, _environment(merged), "environment")
     for dotted, value in (flags or {}).items():
         layer: dict[str, Any] = {}
         here = layer
@@ -287,14 +287,20 @@ def _read(path: Path) -> dict[str, Any]:
     return document
 
 
-def _environment() -> dict[str, Any]:
+def _environment(known: Mapping[str, Any]) -> dict[str, Any]:
+    """What the environment sets: YAML, but for settings that are text, such as ``ww:``, exactly what stands there."""
     layer: dict[str, Any] = {}
     prefix = "WATCHWORD_"
     for name, text in os.environ.items():
         if not name.startswith(prefix) or "__" not in name:
             continue
         section, _, key = name.removeprefix(prefix).lower().partition("__")
-        layer.setdefault(section, {})[key] = yaml.safe_load(text) if text else text
+        group = known.get(section)
+        is_text = not text or (isinstance(group, Mapping) and isinstance(group.get(key), str))
+        try:
+            layer.setdefault(section, {})[key] = text if is_text else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"environment variable {name} is not YAML: {' '.join(str(error).split())}") from error
     return layer
 
 
