@@ -238,7 +238,7 @@ class StreamJoin:
         frames = self._frames[first:last]
         samples = self._track.cut(sample_at(start_us), self.rules.span_us * SAMPLE_RATE_HZ // 1_000_000)
         shown = [held for held in self._held if held.chunk.capture_us < end_us and held.content_end_us > start_us]
-        shown.sort(key=lambda held: held.chunk.capture_us)
+        shown.sort(key=lambda held: (held.chunk.capture_us, held.chunk.position.topic, held.chunk.position.offset))
         window = Window(
             stream=self.name,
             partition=self.partition,
