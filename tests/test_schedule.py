@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -85,6 +88,13 @@ def test_an_hour_that_comes_twice_is_open_twice_and_one_that_is_skipped_never() 
     assert schedule.is_open(second)
     spring_day = at_us("2024-03-31T00:00", "Europe/Berlin")
     assert not any(schedule.is_open(spring_day + minute * MINUTE_US) for minute in range(20 * 60))
+
+
+def test_zones_are_known_on_a_machine_without_a_zone_database() -> None:
+    program = "from streamer.schedule import parse_schedule as parse; print(parse('Mo Europe/Berlin').zone)"
+    environment = {**os.environ, "PYTHONTZPATH": ""}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "Europe/Berlin\n"
 
 
 @pytest.mark.parametrize(
