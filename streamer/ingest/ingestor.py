@@ -38,6 +38,8 @@ class Ingestor:
         self._counters = {name: SourceCounters(name, spec.shown) for name, spec in sources.items()}
         self._spools = {name: Spool(ingest.spool_max_bytes, changed) for name in sources}
         self._stop = threading.Event()
+        # Waited for instead of `Thread.join`: a join that Ctrl-C interrupts takes a running thread for ended.
+        self._ended = {name: threading.Event() for name in sources}
         self._sender = Sender(producer, self._spools, self._counters, changed, self._backoff())
         self._threads = [
             threading.Thread(target=self._read, args=(name, spec), name=f"ingest-{name}", daemon=True)
@@ -53,19 +55,16 @@ class Ingestor:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until every source has ended and Kafka has everything; False if time ran out. Cameras do not end."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        for thread in self._threads:
-            thread.join(_left(deadline_s))
-            if thread.is_alive():
-                return False
+        if not all(ended.wait(_left(deadline_s)) for ended in self._ended.values()):
+            return False
         return self._sender.drain(_left(deadline_s))
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End: what was read is sent as far as ``timeout_s`` allows, the rest counts as dropped."""
+        """End what was started: what was read is sent as far as ``timeout_s`` allows, the rest counts as dropped."""
         deadline_s = time.monotonic() + timeout_s
         self._stop.set()
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(_left(deadline_s))
+        for ended in self._ended.values():
+            ended.wait(_left(deadline_s))
         self._sender.drain(_left(deadline_s))
         self._sender.close()
         for name, spool in self._spools.items():
@@ -86,6 +85,7 @@ class Ingestor:
             end = self._read_until_end(name, spec)
         finally:
             counters.enter(end)
+            self._ended[name].set()
 
     def _read_until_end(self, name: str, spec: SourceSpec) -> State:
         counters = self._counters[name]

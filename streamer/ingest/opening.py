@@ -82,8 +82,7 @@ def open_source(spec: SourceSpec, timeout_s: float) -> Opened:
     if picture is None and sound is None:
         container.close()
         raise SourceError(f"source {spec.shown} holds neither picture nor sound that can be read; {_advice(spec)}")
-    is_network = bool(spec.scheme)
-    is_live = spec.is_device or (is_network and container.duration is None) or spec.scheme.startswith("rtsp")
+    is_live = spec.is_device or spec.scheme.startswith("rtsp") or (bool(spec.scheme) and not _has_end(container))
     has_clock = not (is_live and container.format.name in _RAW)
     return Opened(container, picture, sound, is_live, has_clock)
 
@@ -121,6 +120,11 @@ def _open_device(path: str, threads: dict[str, str]) -> InputContainer:
         with contextlib.suppress(*_OPEN_ERRORS):
             return av.open(path, mode="r", format="v4l2", options={"input_format": form, **threads})
     return av.open(path, mode="r", format="v4l2", options=threads)
+
+
+def _has_end(container: InputContainer) -> bool:
+    """Whether a web server says how long or how large the thing is."""
+    return container.duration is not None or (container.format.name != "hls" and container.size > 0)
 
 
 def _formats(scheme: str) -> str:
