@@ -172,8 +172,10 @@ class PromptStore:
         Raises:
             PromptError: One is not there.
         """
+        unique = list(dict.fromkeys(prompt_ids))
+        if not unique:
+            return
         for _ in range(MAX_ATTEMPTS):
-            unique = list(dict.fromkeys(prompt_ids))
             raws = self._raw(unique)
             missing = [prompt_id for prompt_id, raw in zip(unique, raws, strict=True) if not raw]
             if missing:
@@ -243,7 +245,7 @@ class PromptStore:
         return Contents(
             prompts=prompts,
             damaged=damaged,
-            serial=int(serial or 0),
+            serial=_count(serial),
             log_id=_text(last[0][0]) if last else "0-0",
         )
 
@@ -254,7 +256,7 @@ class PromptStore:
     def serial(self) -> int:
         """How many changes were ever made."""
         with reaching(self.redis):
-            return int(self.redis.hget(self.versions_key, COUNT) or 0)
+            return _count(self.redis.hget(self.versions_key, COUNT))
 
     def read_log(self, after: str, block_ms: int) -> Sequence[LogEntry]:
         """What follows an entry of the log; waits up to ``block_ms`` for the first."""
@@ -293,13 +295,13 @@ def _entry(log_id: str, fields: Mapping[bytes | str, bytes | str]) -> LogEntry:
     """An entry that is not ours gets serial -1, which no follower expects: it reads everything again."""
     texts = {_text(key): _text(value) for key, value in fields.items()}
     serial = texts.get("serial", "")
-    return LogEntry(log_id, texts.get("id", ""), int(serial) if serial.isdecimal() else -1)
+    return LogEntry(log_id, texts.get("id", ""), _count(serial) if serial else -1)
 
 
 def _parse_stored(prompt_id: str, raw: str) -> Prompt:
     try:
         document = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PromptError(f"prompt {prompt_id!r} in redis is not JSON; remove it or import it again") from error
     if not isinstance(document, dict) or document.get("id") != prompt_id:
         raise PromptError(f"prompt {prompt_id!r} in redis is not a document with that id; remove it or import it again")
@@ -385,6 +387,12 @@ def _versioned(prompt: Prompt, version: int) -> Prompt:
 
 def _contended(what: str) -> UnavailableError:
     return UnavailableError(f"{what} could not be changed: others keep changing the same prompts; try again")
+
+
+def _count(value: bytes | str | None) -> int:
+    """A count as the script keeps it; -1 where others wrote something else."""
+    text = _text(value) or "0"
+    return int(text) if text.isdecimal() else -1
 
 
 def _text(value: bytes | str | None) -> str:

@@ -170,6 +170,11 @@ def test_several_are_removed_together_or_not_at_all(store: PromptStore) -> None:
     assert [prompt.id for prompt in store.list()] == ["fight"]
 
 
+def test_removing_nothing_does_nothing(store: PromptStore) -> None:
+    store.remove()
+    assert store.serial() == 0
+
+
 def test_concurrent_updates_of_one_prompt_are_all_kept(store: PromptStore) -> None:
     store.add("fire")
 
@@ -272,6 +277,7 @@ DAMAGED = [
     "\udcff",
     '{"id":"bad"',
     "null",
+    "[" * 100_000,
 ]
 
 
