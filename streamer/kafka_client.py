@@ -118,21 +118,26 @@ def make_consumer(
         )
 
 
-def make_admin(bootstrap: str) -> KafkaAdminClient:
+def make_admin(bootstrap: str, *, timeout_s: float = _REQUEST_TIMEOUT_S) -> KafkaAdminClient:
     """An administrator.
+
+    Args:
+        bootstrap: ``HOST:PORT[,HOST:PORT...]``.
+        timeout_s: For connecting, and for each request.
 
     Raises:
         UnavailableError: No broker answers.
     """
     _check_reachable(bootstrap)
+    options = _common(bootstrap) | {"bootstrap_timeout_ms": _ms(timeout_s), "request_timeout_ms": _ms(timeout_s)}
     with translated(bootstrap, "while an administrator connected"):
-        return KafkaAdminClient(**_common(bootstrap), request_timeout_ms=_ms(_REQUEST_TIMEOUT_S))
+        return KafkaAdminClient(**options)
 
 
 @contextlib.contextmanager
-def admin_of(bootstrap: str, doing: str) -> Iterator[KafkaAdminClient]:
+def admin_of(bootstrap: str, doing: str, *, timeout_s: float = _REQUEST_TIMEOUT_S) -> Iterator[KafkaAdminClient]:
     """An administrator for a moment, its errors translated."""
-    admin = make_admin(bootstrap)
+    admin = make_admin(bootstrap, timeout_s=timeout_s)
     try:
         with translated(bootstrap, doing):
             yield admin
@@ -140,10 +145,10 @@ def admin_of(bootstrap: str, doing: str) -> Iterator[KafkaAdminClient]:
         admin.close()
 
 
-def cluster_id_of(bootstrap: str) -> str | None:
+def cluster_id_of(bootstrap: str, *, timeout_s: float = 2.0) -> str | None:
     """The id of the cluster that answers there, or None where nothing does."""
     try:
-        with admin_of(bootstrap, "describing itself") as admin:
+        with admin_of(bootstrap, "describing itself", timeout_s=timeout_s) as admin:
             return str(admin.describe_cluster()["cluster_id"])
     except UnavailableError:
         return None

@@ -12,7 +12,8 @@ from pathlib import Path
 from streamer.errors import UnavailableError
 
 _LAUNCH = Path(__file__).with_name("launch.py")
-_TAIL_BYTES = 4_096
+_END_BYTES = 65_536
+_TAIL_LINES = 12
 _SPAWN_TIMEOUT_S = 30.0
 
 
@@ -70,9 +71,19 @@ class Child:
         self._signal(signal.SIGKILL)
         self._has_ended.wait()
 
+    def log_end(self) -> str:
+        """The last 64 KiB that it wrote."""
+        try:
+            with self._log.open("rb") as file:
+                file.seek(max(0, self._log.stat().st_size - _END_BYTES))
+                return file.read().decode("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+
     def log_tail(self) -> str:
-        """The end of what it wrote."""
-        return tail(self._log)
+        """The last lines that it wrote, for a message; without the places in Java's stack traces."""
+        lines = [line for line in self.log_end().strip().splitlines() if not line.startswith("\tat ")]
+        return "\n".join(lines[-_TAIL_LINES:]) or "(it wrote nothing)"
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._popen is not None
@@ -99,14 +110,3 @@ class Child:
             self._is_spawned.set()
         self._popen.wait()
         self._has_ended.set()
-
-
-def tail(path: Path, lines: int = 12) -> str:
-    """The last lines of a file, or what stands for nothing."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        text = ""
-    return "\n".join(text.strip().splitlines()[-lines:]) or "(it wrote nothing)"

@@ -16,6 +16,7 @@ HOST = "127.0.0.1"
 # Under the range that systems hand to outgoing connections (32768 on Linux, 49152 elsewhere): a client that reconnects
 # to a dead server's port in that range can be given the very same port, talk to itself and keep the server from it.
 _PORTS = range(15_000, 32_768)
+_IN_USE_SIGNS = ("ddress already in use", "ddress in use")
 _ATTEMPTS = 5
 _POLL_INTERVAL_S = 0.02
 
@@ -47,7 +48,6 @@ class EmbeddedServer(ABC):
 
     kind: ClassVar[str]
     stop_grace_s: ClassVar[float] = 5.0  # then it is killed
-    in_use_signs: ClassVar[tuple[str, ...]] = ("ddress already in use", "ddress in use")
 
     def __init__(self, folder: Path | None = None, *, start_timeout_s: float = 30.0) -> None:
         self._wanted_folder = folder
@@ -122,6 +122,17 @@ class EmbeddedServer(ABC):
         self.kill()
         self._release()
 
+    def check(self) -> None:
+        """Tell whether it is well; a long run asks every few seconds.
+
+        Raises:
+            UnavailableError: It has ended, with what it wrote last.
+        """
+        if self._child is not None and not self._child.is_running:
+            raise UnavailableError(
+                f"embedded {self.kind} on {self.address} has ended; it wrote last:\n{self._child.log_tail()}"
+            )
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -155,15 +166,16 @@ class EmbeddedServer(ABC):
             if self._wait_until_it_answers(self._child, port, deadline_s):
                 self._port = port
                 return
-            wrote = self._child.log_tail()
-            is_port_taken = any(sign in wrote for sign in self.in_use_signs)
+            is_port_taken = any(sign in self._child.log_end() for sign in _IN_USE_SIGNS)
             if self._child.is_running:
-                reason = f"does not answer within {self._start_timeout_s:.0f} s"
+                reason = f"does not answer within {self._start_timeout_s:g} s"
             elif is_port_taken and attempt < _ATTEMPTS and time.monotonic() < deadline_s:
                 continue
             else:
                 reason = "ended while it started"
-            raise UnavailableError(f"embedded {self.kind} on {HOST}:{port} {reason}; it wrote last:\n{wrote}")
+            raise UnavailableError(
+                f"embedded {self.kind} on {HOST}:{port} {reason}; it wrote last:\n{self._child.log_tail()}"
+            )
 
     def _wait_until_it_answers(self, child: Child, port: int, deadline_s: float) -> bool:
         while child.is_running and time.monotonic() < deadline_s:
