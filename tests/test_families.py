@@ -5,6 +5,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache as cache_calls
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from huggingface_hub import constants
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
-from transformers import AutoModel, AutoProcessor, ClapFeatureExtractor
+from transformers import AutoModel, AutoProcessor
 
-from models.encoders import PictureEncoder, SoundEncoder, TextEncoder
+from models.encoders import SoundEncoder, TextEncoder
 from models.errors import ModelError
 from models.families import load_clap, load_clip, load_siglip2
 from models.families.checkpoint import find_checkpoint
@@ -30,7 +31,8 @@ from tests import checkpoints
 TOLERANCE = 1e-4
 TEXTS = ["fire", "a person lying on the floor", "glass breaking far away and then a long silence", ""]
 CPU = torch.device("cpu")
-LoadPictures = Callable[..., tuple[PictureEncoder, TextEncoder]]
+Loaded = Callable[..., Any]
+Reference = Callable[[str], tuple[Any, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +75,32 @@ def copy_of(folders: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-LOADERS: dict[str, LoadPictures] = {"clip": load_clip, "siglip": load_siglip2, "siglip2": load_siglip2}
+LOADERS: dict[str, Any] = {"clip": load_clip, "siglip": load_siglip2, "siglip2": load_siglip2}
+
+
+@pytest.fixture(scope="module")
+def loaded(folders: dict[str, Path]) -> Loaded:
+    """Both sides of a kind, read once: `loaded("clip", "bfloat16")`."""
+
+    @cache_calls
+    def load(kind: str, precision: str = "float32") -> Any:
+        return LOADERS.get(kind, load_clap)(str(folders[kind]), "cpu", precision)
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def reference(folders: dict[str, Path]) -> Reference:
+    """Transformers' own network and processor of a kind, read once."""
+
+    @cache_calls
+    def load(kind: str) -> tuple[Any, Any]:
+        net = AutoModel.from_pretrained(folders[kind], local_files_only=True).eval()
+        return net, AutoProcessor.from_pretrained(folders[kind], local_files_only=True, backend="pil")
+
+    return load
+
+
 pictures_of_every_kind = pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2"])
 sounds_of_every_kind = pytest.mark.parametrize("kind", ["clap", "clap-fused", "clap-pad", "clap-repeat"])
 
@@ -95,12 +122,6 @@ def some_samples(count: int, length: int) -> NDArray[np.float32]:
     return noisy
 
 
-def reference(folder: Path) -> tuple[Any, Any]:
-    """Transformers' own network and processor."""
-    net = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-    return net, AutoProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
-
-
 def unit(vectors: torch.Tensor) -> NDArray[np.float32]:
     made: NDArray[np.float32] = functional.normalize(vectors.detach(), dim=-1).numpy()
     return made
@@ -116,60 +137,62 @@ def distance(one: Any, other: Any) -> float:
 @pictures_of_every_kind
 @pytest.mark.parametrize("shape", [(32, 32), (64, 64), (45, 80), (31, 20)])
 def test_the_whole_picture_equals_the_features_of_transformers(
-    folders: dict[str, Path], kind: str, shape: tuple[int, int]
+    reference: Reference, loaded: Loaded, kind: str, shape: tuple[int, int]
 ) -> None:
     pixels = some_pixels(*shape)
-    net, processor = reference(folders[kind])
+    net, processor = reference(kind)
     with torch.no_grad():
         expected = net.get_image_features(**processor.image_processor(images=list(pixels), return_tensors="pt"))
-    made = LOADERS[kind](str(folders[kind]), "cpu")[0].encode(pixels)
+    made = loaded(kind)[0].encode(pixels)
     assert distance(made.whole, unit(expected.pooler_output)) <= TOLERANCE
     assert distance(made.whole[0], made.whole[1]) > 100 * TOLERANCE  # or equality would mean little
 
 
-def test_a_clip_cell_is_its_patch_token_normalised_and_projected(folders: dict[str, Path]) -> None:
+def test_a_clip_cell_is_its_patch_token_normalised_and_projected(reference: Reference, loaded: Loaded) -> None:
     pixels = some_pixels(32, 32)
-    net, processor = reference(folders["clip"])
+    net, processor = reference("clip")
     with torch.no_grad():
         inputs = processor.image_processor(images=list(pixels), return_tensors="pt")
         tokens = net.vision_model(**inputs).last_hidden_state[:, 1:]
         expected = net.visual_projection(net.vision_model.post_layernorm(tokens))
-    encoder, _ = load_clip(str(folders["clip"]), "cpu")
+    encoder, _ = loaded("clip")
     assert (encoder.size, encoder.grid, encoder.dim) == (32, (4, 4), checkpoints.DIM)
     assert distance(encoder.encode(pixels).cells, unit(expected)) <= TOLERANCE
 
 
 @pytest.mark.parametrize("kind", ["siglip", "siglip2"])
-def test_a_siglip_cell_is_what_the_head_makes_of_that_patch_alone(folders: dict[str, Path], kind: str) -> None:
+def test_a_siglip_cell_is_what_the_head_makes_of_that_patch_alone(
+    reference: Reference, loaded: Loaded, kind: str
+) -> None:
     pixels = some_pixels(32, 32)
-    net, processor = reference(folders[kind])
+    net, processor = reference(kind)
     with torch.no_grad():
         tokens = net.vision_model(
             **processor.image_processor(images=list(pixels), return_tensors="pt")
         ).last_hidden_state
         alone = torch.stack([net.vision_model.head(tokens[:, cell : cell + 1]) for cell in range(16)], dim=1)
-    encoder, _ = load_siglip2(str(folders[kind]), "cpu")
+    encoder, _ = loaded(kind)
     assert (encoder.size, encoder.grid, encoder.dim) == (32, (4, 4), checkpoints.HIDDEN)
     assert distance(encoder.encode(pixels).cells, unit(alone)) <= TOLERANCE
 
 
-def test_naflex_keeps_the_shape_of_a_picture_of_another_size(folders: dict[str, Path]) -> None:
-    encoder, _ = load_siglip2(str(folders["siglip2"]), "cpu")
+def test_naflex_keeps_the_shape_of_a_picture_of_another_size(loaded: Loaded) -> None:
+    encoder, _ = loaded("siglip2")
     made = encoder.encode(some_pixels(30, 90))  # 2 x 6 patches of the 16 allowed: padding is no cell
     assert made.cells.shape == (3, 12, checkpoints.HIDDEN)
 
 
 @pictures_of_every_kind
-def test_tokens_are_float32_of_unit_length(folders: dict[str, Path], kind: str) -> None:
-    made = LOADERS[kind](str(folders[kind]), "cpu")[0].encode(some_pixels(32, 32))
+def test_tokens_are_float32_of_unit_length(loaded: Loaded, kind: str) -> None:
+    made = loaded(kind)[0].encode(some_pixels(32, 32))
     for tokens in (made.cells, made.whole):
         assert tokens.dtype == torch.float32
         assert distance(tokens.norm(dim=-1), 1.0) < 1e-5
 
 
 @pictures_of_every_kind
-def test_a_picture_gives_the_same_alone_and_in_a_batch_and_read_only(folders: dict[str, Path], kind: str) -> None:
-    encoder, _ = LOADERS[kind](str(folders[kind]), "cpu")
+def test_a_picture_gives_the_same_alone_and_in_a_batch_and_read_only(loaded: Loaded, kind: str) -> None:
+    encoder, _ = loaded(kind)
     pixels = some_pixels(32, 32, count=5)
     pixels.setflags(write=False)
     before = pixels.copy()
@@ -181,10 +204,10 @@ def test_a_picture_gives_the_same_alone_and_in_a_batch_and_read_only(folders: di
 
 
 @pictures_of_every_kind
-def test_bfloat16_stays_close_to_float32(folders: dict[str, Path], kind: str) -> None:
+def test_bfloat16_stays_close_to_float32(loaded: Loaded, kind: str) -> None:
     pixels = some_pixels(32, 32)
-    exact = LOADERS[kind](str(folders[kind]), "cpu", "float32")[0].encode(pixels)
-    rough = LOADERS[kind](str(folders[kind]), "cpu", "bfloat16")[0].encode(pixels)
+    exact = loaded(kind)[0].encode(pixels)
+    rough = loaded(kind, "bfloat16")[0].encode(pixels)
     assert rough.whole.dtype == torch.float32
     assert float((exact.cells * rough.cells).sum(-1).min()) > 0.999
     assert distance(exact.cells, rough.cells) > 0  # it did run in another format
@@ -193,15 +216,14 @@ def test_bfloat16_stays_close_to_float32(folders: dict[str, Path], kind: str) ->
 # Sound -----------------------------------------------------------------------------------------------------------
 
 
-def clap_reference(folder: Path, samples: NDArray[np.float32]) -> tuple[Any, Any]:
+def clap_reference(parts: tuple[Any, Any], samples: NDArray[np.float32]) -> tuple[Any, Any]:
     """Transformers' own whole and last map of 16 kHz sound, none of it declared longer than the span.
 
     Its extractor declares one sound of a fused batch longer at random.
     """
-    net = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-    extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    net, processor = parts
     raised = Resampler(16_000, 48_000, CPU)(torch.from_numpy(samples))
-    inputs = extractor(list(raised.numpy()), sampling_rate=48_000, return_tensors="pt")
+    inputs = processor.feature_extractor(list(raised.numpy()), sampling_rate=48_000, return_tensors="pt")
     inputs["is_longer"] = torch.zeros_like(inputs["is_longer"])
     with torch.no_grad():
         return net, net.get_audio_features(**inputs)
@@ -209,17 +231,19 @@ def clap_reference(folder: Path, samples: NDArray[np.float32]) -> tuple[Any, Any
 
 @sounds_of_every_kind
 @pytest.mark.parametrize("length", [32_000, 16_000, 9_001, 700, 1])
-def test_the_whole_sound_equals_the_features_of_transformers(folders: dict[str, Path], kind: str, length: int) -> None:
+def test_the_whole_sound_equals_the_features_of_transformers(
+    reference: Reference, loaded: Loaded, kind: str, length: int
+) -> None:
     samples = some_samples(3, length)
-    _, expected = clap_reference(folders[kind], samples)
-    made = load_clap(str(folders[kind]), "cpu")[0].encode(samples)
+    _, expected = clap_reference(reference(kind), samples)
+    made = loaded(kind)[0].encode(samples)
     assert distance(made.whole, unit(expected.pooler_output)) <= TOLERANCE
 
 
-def test_a_sound_token_is_a_step_in_time_of_the_last_map_projected(folders: dict[str, Path]) -> None:
+def test_a_sound_token_is_a_step_in_time_of_the_last_map_projected(reference: Reference, loaded: Loaded) -> None:
     samples = some_samples(2, 32_000)
-    net, expected = clap_reference(folders["clap"], samples)
-    encoder, _ = load_clap(str(folders["clap"]), "cpu")
+    net, expected = clap_reference(reference("clap"), samples)
+    encoder, _ = loaded("clap")
     made = encoder.encode(samples)
     steps = expected.last_hidden_state.mean(2).transpose(1, 2)
     assert made.tokens.shape == (2, 32, checkpoints.DIM)
@@ -227,8 +251,8 @@ def test_a_sound_token_is_a_step_in_time_of_the_last_map_projected(folders: dict
     assert distance(made.tokens, unit(net.audio_projection(steps))) <= TOLERANCE
 
 
-def test_a_late_burst_shows_in_the_tokens_of_its_time(folders: dict[str, Path]) -> None:
-    encoder, _ = load_clap(str(folders["clap-pad"]), "cpu")
+def test_a_late_burst_shows_in_the_tokens_of_its_time(loaded: Loaded) -> None:
+    encoder, _ = loaded("clap-pad")
     quiet = np.zeros((1, 32_000), np.float32)
     burst = quiet.copy()
     burst[:, 24_000:28_000] = some_samples(1, 4_000)[0] * 20
@@ -237,16 +261,16 @@ def test_a_late_burst_shows_in_the_tokens_of_its_time(folders: dict[str, Path]) 
 
 
 @pytest.mark.parametrize(("length", "tokens"), [(1, 1), (999, 1), (1_001, 2), (16_000, 16), (32_000, 32), (40_000, 40)])
-def test_sound_of_any_length_has_tokens_to_its_end(folders: dict[str, Path], length: int, tokens: int) -> None:
-    made = load_clap(str(folders["clap"]), "cpu")[0].encode(some_samples(2, length))
+def test_sound_of_any_length_has_tokens_to_its_end(loaded: Loaded, length: int, tokens: int) -> None:
+    made = loaded("clap")[0].encode(some_samples(2, length))
     assert made.tokens.shape == (2, tokens, checkpoints.DIM)
     assert made.whole.shape == (2, checkpoints.DIM)
     assert distance(made.tokens.norm(dim=-1), 1.0) < 1e-5
     assert distance(made.whole.norm(dim=-1), 1.0) < 1e-5
 
 
-def test_sound_beyond_the_span_starts_with_the_tokens_of_the_span(folders: dict[str, Path]) -> None:
-    encoder, _ = load_clap(str(folders["clap"]), "cpu")
+def test_sound_beyond_the_span_starts_with_the_tokens_of_the_span(loaded: Loaded) -> None:
+    encoder, _ = loaded("clap")
     samples = some_samples(1, 40_000)
     samples[:, 31_000:33_000] = 0.0  # so that cutting before or after resampling is the same
     long, first, rest = (encoder.encode(part) for part in (samples, samples[:, :32_000], samples[:, 32_000:]))
@@ -255,16 +279,16 @@ def test_sound_beyond_the_span_starts_with_the_tokens_of_the_span(folders: dict[
     assert distance(long.whole, functional.normalize(0.8 * first.whole + 0.2 * rest.whole, dim=-1)) < TOLERANCE
 
 
-def test_a_sound_gives_the_same_alone_and_in_a_batch(folders: dict[str, Path]) -> None:
-    encoder, _ = load_clap(str(folders["clap-fused"]), "cpu")
+def test_a_sound_gives_the_same_alone_and_in_a_batch(loaded: Loaded) -> None:
+    encoder, _ = loaded("clap-fused")
     samples = some_samples(4, 16_000)
     assert distance(encoder.encode(samples[1:2]).tokens[0], encoder.encode(samples).tokens[1]) < 1e-5
 
 
-def test_sound_in_bfloat16_stays_close_to_float32(folders: dict[str, Path]) -> None:
+def test_sound_in_bfloat16_stays_close_to_float32(loaded: Loaded) -> None:
     samples = some_samples(3, 16_000)
-    exact = load_clap(str(folders["clap"]), "cpu", "float32")[0].encode(samples)
-    rough = load_clap(str(folders["clap"]), "cpu", "bfloat16")[0].encode(samples)
+    exact = loaded("clap")[0].encode(samples)
+    rough = loaded("clap", "bfloat16")[0].encode(samples)
     assert float((exact.tokens * rough.tokens).sum(-1).min()) > 0.999
     assert distance(exact.tokens, rough.tokens) > 0
 
@@ -292,10 +316,10 @@ def test_raising_the_rate_invents_nothing_above_8_khz() -> None:
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2", "clap", "clap-fused"])
-def test_texts_equal_the_features_of_transformers(folders: dict[str, Path], kind: str) -> None:
+def test_texts_equal_the_features_of_transformers(reference: Reference, loaded: Loaded, kind: str) -> None:
     text: TextEncoder
-    text = load_clap(str(folders[kind]), "cpu")[1] if "clap" in kind else LOADERS[kind](str(folders[kind]), "cpu")[1]
-    net, processor = reference(folders[kind])
+    text = loaded(kind)[1]
+    net, processor = reference(kind)
     padding = "max_length" if "siglip" in kind else True
     with torch.no_grad():
         tokens = processor.tokenizer(TEXTS, padding=padding, truncation=True, return_tensors="pt")
@@ -307,17 +331,17 @@ def test_texts_equal_the_features_of_transformers(folders: dict[str, Path], kind
     assert text.encode([]).shape == (0, text.dim)
 
 
-def test_both_sides_of_a_family_share_a_space_and_a_name(folders: dict[str, Path]) -> None:
+def test_both_sides_of_a_family_share_a_space_and_a_name(folders: dict[str, Path], loaded: Loaded) -> None:
     sound: SoundEncoder
-    sound, sound_text = load_clap(str(folders["clap"]), "cpu")
-    picture, picture_text = load_clip(str(folders["clip"]), "cpu")
+    sound, sound_text = loaded("clap")
+    picture, picture_text = loaded("clip")
     assert (picture.dim, picture.sha256, picture.name) == (picture_text.dim, picture_text.sha256, "clip:clip")
     assert (sound.dim, sound.sha256, sound.name) == (sound_text.dim, sound_text.sha256, "clap:clap")
     assert picture.sha256 == sha256_of(folders["clip"] / "model.safetensors")
 
 
-def test_siglip_lowers_the_case_as_it_was_trained(folders: dict[str, Path]) -> None:
-    _, text = load_siglip2(str(folders["siglip"]), "cpu")
+def test_siglip_lowers_the_case_as_it_was_trained(loaded: Loaded) -> None:
+    _, text = loaded("siglip")
     assert np.array_equal(text.encode(["A FIRE"]), text.encode(["a fire"]))
 
 

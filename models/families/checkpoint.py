@@ -22,6 +22,7 @@ WANTED = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensor
 # What transformers, tokenizers and the hub's client raise for a file that is not what its name says.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, ImportError)
 FLOAT32_BYTES = 4
+BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # as `torch.cpu.get_capabilities` names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +130,14 @@ def load_part(checkpoint: Checkpoint, part: Any, **options: object) -> Any:  # t
 
 
 def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
-    """Number format to run in: ``auto`` is bfloat16 on a CUDA device that has it, else float32."""
-    if precision == "bfloat16":
-        return torch.bfloat16
-    if precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    return torch.float32
+    """Number format to run in: ``auto`` is bfloat16 where the processor computes in it, else float32."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_it = any(torch.cpu.get_capabilities().get(unit) for unit in BFLOAT16_UNITS)
+    return torch.bfloat16 if has_it else torch.float32
 
 
 def usable_device(device: str) -> torch.device:

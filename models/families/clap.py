@@ -35,7 +35,7 @@ def load_clap(model: str, device: str = "auto", precision: str = "auto") -> tupl
     Args:
         model: Folder or hub id.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: Of the sound tower: ``auto`` (bfloat16 on CUDA), ``bfloat16`` or ``float32``.
+        precision: Of the sound tower: ``auto`` (bfloat16 where the processor has it), ``bfloat16`` or ``float32``.
 
     Raises:
         ModelError: Not found, not CLAP, without safetensors, damaged, or too large for the device.

@@ -18,7 +18,7 @@ def load_clip(model: str, device: str = "auto", precision: str = "auto") -> tupl
     Args:
         model: Folder or hub id.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: Of the picture tower: ``auto`` (bfloat16 on CUDA), ``bfloat16`` or ``float32``.
+        precision: Of the picture tower: ``auto`` (bfloat16 where the processor has it), ``bfloat16`` or ``float32``.
 
     Raises:
         ModelError: Not found, not CLIP, without safetensors, damaged, or too large for the device.
