@@ -73,6 +73,18 @@ def test_list_as_json_is_one_document_a_line(watchword: Watchword) -> None:
     assert [json.loads(line)["text"] for line in lines] == ["fire", "Überfall"]
 
 
+def test_a_terminal_gets_a_table_with_texts_as_they_are(watchword: Watchword, monkeypatch: pytest.MonkeyPatch) -> None:
+    ok(watchword("add", "a [red] car", "--schedule", "Sa,Su"))
+    ok(watchword("add", "fire", "--disable"))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    table = ok(watchword("list"))
+    assert "severity" in table.splitlines()[0]
+    assert "a [red] car" in table
+    assert "Sa,Su" in table
+    assert "disabled" in table
+
+
 def test_an_empty_list_says_what_to_do_on_stderr(watchword: Watchword) -> None:
     result = watchword("list")
     assert ok(result) == ""
