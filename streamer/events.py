@@ -49,7 +49,7 @@ class _Part(BaseModel):
 
 
 class EventPrompt(_Part):
-    """What was watched for."""
+    """A prompt, as far as an event tells it."""
 
     id: str = Field(description="The prompt's id.")
     version: int = Field(ge=0, description="Its version when the event opened.")
@@ -82,7 +82,7 @@ class Stages(_Part):
 
 
 class Latency(_Part):
-    """How long it took."""
+    """The way from capture to document, in seconds."""
 
     capture_to_event_s: float = Field(
         description="Seconds from the capture of the window's last sample to this document; negative if clocks differ."
@@ -91,7 +91,7 @@ class Latency(_Part):
 
 
 class EventModel(_Part):
-    """What judged."""
+    """The models behind the confidences."""
 
     name: str = Field(description="The encoders' names.")
     sha256: str = Field(description="Digest of their weights.")

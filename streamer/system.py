@@ -4,11 +4,12 @@ Dark and frozen are judged on each window's thumbnails and go through the same t
 judged by the worker's clock, because nothing arrives that could carry a time; its event starts where the stream broke
 off.
 
-A frozen picture is one whose thumbnail differs from frame to frame by no more than `STILL_LEVELS`. Measured with x264 at
-720p25, one frame a second: a picture that is fed again and again settles under 0.01 levels, keyframes included. Within
-a group of pictures the encoder may hide the noise of a living sensor altogether, but a new keyframe shows it: 0.16
-levels and more for half a level a pixel. So a scene without motion looks frozen where keyframes lie further apart than
-``frozen_after_s``; and a frozen camera is not noticed where its encoder is starved (500 kbit/s) and never stops refining.
+A frozen picture is one whose thumbnail differs from frame to frame by no more than `STILL_LEVELS`. Measured with x264
+at 720p25, one frame a second: a picture that is fed again and again settles under 0.01 levels, keyframes included.
+Within a group of pictures the encoder may hide the noise of a living sensor altogether, but a new keyframe shows it:
+0.06 levels and more for half a level a pixel. So a scene without motion looks frozen where keyframes lie further apart
+than ``frozen_after_s``; and a frozen camera is not noticed where its encoder is starved (500 kbit/s) and never stops
+refining.
 """
 
 import base64

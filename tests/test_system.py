@@ -217,7 +217,8 @@ def test_a_stream_that_another_worker_has_is_watched_no_more() -> None:
 
 
 def test_nothing_is_told_when_switched_off() -> None:
-    watch, told = a_watch(enabled=False), []
+    watch = a_watch(enabled=False)
+    told: list[Transition] = []
     watch.arrived("cam", 0.0)
     for second in range(15):
         told += watch.observe(window_of(second, np.zeros((2, THUMB_SIDE, THUMB_SIDE), np.uint8)))
