@@ -46,13 +46,13 @@ class BoundedProducer:
         self._message_max_bytes = message_max_bytes
         self._in_flight_max_bytes = in_flight_max_bytes
         self._delivery_timeout_s = delivery_timeout_s
-        self._changed = threading.Condition()  # guards the four below
+        self._changed = threading.Condition()  # guards the three below
         self._in_flight_bytes = 0
         self._failure: UnavailableError | None = None
-        self._is_broken = False
         self._is_closed = False
-        self._connecting = threading.Lock()
+        self._connecting = threading.Lock()  # held while `_client` changes
         self._client: KafkaProducer | None = None
+        self._broken: KafkaProducer | None = None  # the client whose message failed last, current or not
 
     @property
     def in_flight_bytes(self) -> int:
@@ -95,12 +95,13 @@ class BoundedProducer:
         self._reserve(size, timeout_s)
         try:
             with translated(self._bootstrap, f"to take a message for {topic}"):
-                future = self._connected().send(topic, key=key, value=value, headers=list(headers))
+                client = self._connected()
+                future = client.send(topic, key=key, value=value, headers=list(headers))
         except BaseException:
             self._settle(size, None)
             raise
         future.add_callback(self._delivered, size, on_delivery)
-        future.add_errback(self._failed, size, on_delivery)
+        future.add_errback(self._failed, client, size, on_delivery)
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Wait until everything sent was answered.
@@ -128,7 +129,8 @@ class BoundedProducer:
             with self._changed:
                 self._is_closed = True
                 self._changed.notify_all()
-            self._disconnect()
+            with self._connecting:
+                self._disconnect()
 
     def __enter__(self) -> Self:
         return self
@@ -157,11 +159,14 @@ class BoundedProducer:
                     self._in_flight_bytes += size
                     return
             if self._is_closed:
-                raise UnavailableError(f"the producer for Kafka at {self._bootstrap} is closed")
+                raise self._closed_error()
             raise UnavailableError(
                 f"Kafka at {self._bootstrap} is slow or away: {self._in_flight_bytes} bytes are in flight and the limit"
                 f" is {self._in_flight_max_bytes}; keep the message and send it later"
             )
+
+    def _closed_error(self) -> UnavailableError:
+        return UnavailableError(f"the producer for Kafka at {self._bootstrap} is closed; make a new one")
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -170,7 +175,9 @@ class BoundedProducer:
 
     def _connected(self) -> KafkaProducer:
         with self._connecting:
-            if self._is_broken:
+            if self._is_closed:
+                raise self._closed_error()
+            if self._client is not None and self._client is self._broken:
                 self._disconnect()
             if self._client is None:
                 self._client = make_producer(
@@ -181,9 +188,7 @@ class BoundedProducer:
             return self._client
 
     def _disconnect(self) -> None:
-        client, self._client = self._client, None
-        with self._changed:
-            self._is_broken = False
+        client, self._client, self._broken = self._client, None, None
         if client is None:
             return
         try:
@@ -201,10 +206,9 @@ class BoundedProducer:
         finally:
             self._settle(size, None)
 
-    def _failed(self, size: int, on_delivery: OnDelivery | None, error: BaseException) -> None:
+    def _failed(self, client: KafkaProducer, size: int, on_delivery: OnDelivery | None, error: BaseException) -> None:
         failure = unavailable(self._bootstrap, "to deliver a message", error)
-        with self._changed:
-            self._is_broken = True
+        self._broken = client  # one that was replaced already fails the rest of its messages: that breaks no other
         try:
             if on_delivery is not None:
                 on_delivery(None, failure)

@@ -151,6 +151,29 @@ def test_a_message_that_failed_can_be_sent_again_when_the_broker_is_back_empty(o
     assert [record.value for record in read(own_tansu.bootstrap, topic, 1)] == [b"back"]
 
 
+def test_messages_that_follow_a_failed_one_at_once_all_arrive(own_tansu: TansuBroker) -> None:
+    topic = a_topic(own_tansu.bootstrap)
+    lost: list[UnavailableError | None] = []
+    errors: list[UnavailableError | None] = []
+    with BoundedProducer(own_tansu.bootstrap, message_max_bytes=LIMIT_BYTES, delivery_timeout_s=0.5) as producer:
+        producer.send(topic, b"cam", b"before")
+        producer.flush(10)
+        os.kill(own_tansu.pid, signal.SIGSTOP)
+        for _ in range(5):
+            producer.send(topic, b"cam", b"lost", on_delivery=lambda _, error: lost.append(error))
+        deadline_s = time.monotonic() + 20
+        while not lost and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        os.kill(own_tansu.pid, signal.SIGCONT)
+        for number in range(5):  # no flush between them: each meets the one before in flight
+            producer.send(topic, b"cam", str(number).encode(), on_delivery=lambda _, error: errors.append(error))
+        producer.flush(20)
+    assert lost
+    assert errors == [None] * 5
+    arrived = [record.value for record in read(own_tansu.bootstrap, topic, 6)]
+    assert [value for value in arrived if value not in {b"before", b"lost"}] == [b"0", b"1", b"2", b"3", b"4"]
+
+
 @pytest.mark.slow
 def test_apache_kafka_killed_and_started_again_goes_on_where_it_was() -> None:
     need_program("java")
