@@ -193,6 +193,17 @@ def test_whatever_the_codec_every_picture_arrives_in_chunks_that_decode_alone(
     assert not reading.drops
 
 
+def test_pictures_that_need_the_chunk_before_are_left_out_at_the_start_of_a_chunk(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "open.ts", codec="mpeg2video", options={"g": "12", "bf": "2"})
+    chunks = read(path).chunks
+    times_us = [picture_times_us(chunk) for chunk in chunks]
+    assert len(chunks) > 2
+    assert all(times[0] - chunk.capture_us <= 40_000 for times, chunk in zip(times_us, chunks, strict=True))
+    assert sum(map(len, times_us)) == 100 - 2 * (
+        len(chunks) - 1
+    )  # each cut costs the two B-pictures before its keyframe
+
+
 def test_sound_that_does_not_fit_beside_the_picture_travels_on_its_own(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mov", sound="pcm_mulaw", sound_hz=8_000)
     chunks = read(path).chunks

@@ -38,6 +38,7 @@ class Ingestor:
         self._counters = {name: SourceCounters(name, spec.shown) for name, spec in sources.items()}
         self._spools = {name: Spool(ingest.spool_max_bytes, changed) for name in sources}
         self._stop = threading.Event()
+        self._is_started = False
         # Waited for instead of `Thread.join`: a join that Ctrl-C interrupts takes a running thread for ended.
         self._ended = {name: threading.Event() for name in sources}
         self._sender = Sender(producer, self._spools, self._counters, changed, self._backoff())
@@ -48,6 +49,7 @@ class Ingestor:
 
     def start(self) -> None:
         """Begin with all sources."""
+        self._is_started = True
         self._sender.start()
         for thread in self._threads:
             thread.start()
@@ -60,9 +62,11 @@ class Ingestor:
         return self._sender.drain(_left(deadline_s))
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End what was started: what was read is sent as far as ``timeout_s`` allows, the rest counts as dropped."""
+        """End: what was read is sent as far as ``timeout_s`` allows, the rest counts as dropped."""
         deadline_s = time.monotonic() + timeout_s
         self._stop.set()
+        if not self._is_started:
+            return
         for ended in self._ended.values():
             ended.wait(_left(deadline_s))
         self._sender.drain(_left(deadline_s))
