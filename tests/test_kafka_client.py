@@ -28,14 +28,14 @@ def a_name() -> str:
     return f"test.{uuid.uuid4().hex[:12]}"
 
 
-def read(bootstrap: str, topic: str, count: int, group: str | None = None) -> list[Any]:
+def read(bootstrap: str, topic: str, count: int, group: str | None = None, timeout_s: float = 20) -> list[Any]:
     consumer = make_consumer(
         bootstrap, group=group, message_max_bytes=LIMIT_BYTES, poll_max_bytes=4 * LIMIT_BYTES, session_timeout_s=2.0
     )
     try:
         consumer.subscribe([topic])
         records: list[Any] = []
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + timeout_s
         while len(records) < count and time.monotonic() < deadline_s:
             for batch in consumer.poll(timeout_ms=200).values():
                 records.extend(batch)
