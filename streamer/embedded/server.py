@@ -173,9 +173,8 @@ class EmbeddedServer(ABC):
                 continue
             else:
                 reason = "ended while it started"
-            raise UnavailableError(
-                f"embedded {self.kind} on {HOST}:{port} {reason}; it wrote last:\n{self._child.log_tail()}"
-            )
+            wrote = self._child.log_tail()
+            raise UnavailableError(f"embedded {self.kind} on {HOST}:{port} {reason}; it wrote last:\n{wrote}")
 
     def _wait_until_it_answers(self, child: Child, port: int, deadline_s: float) -> bool:
         while child.is_running and time.monotonic() < deadline_s:

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from streamer.embedded.server import HOST, EmbeddedServer
 from streamer.errors import UnavailableError
@@ -44,7 +46,8 @@ class EmbeddedRedis(EmbeddedServer):
         return [str(redis_program()), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
     def _answers(self, port: int, pid: int) -> bool:
-        client = redis.Redis(host=HOST, port=port, socket_timeout=2.0, socket_connect_timeout=2.0)
+        once = Retry(NoBackoff(), 0)  # the caller asks again, and looks whether the process still lives
+        client = redis.Redis(host=HOST, port=port, socket_timeout=2.0, socket_connect_timeout=2.0, retry=once)
         try:
             server = client.info("server")
             is_ours = server.get("process_id") == pid or platform.system() != "Linux"
