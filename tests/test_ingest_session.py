@@ -193,6 +193,17 @@ def test_whatever_the_codec_every_picture_arrives_in_chunks_that_decode_alone(
     assert not reading.drops
 
 
+def test_a_telephones_film_keeps_its_rotation(street: Path, tmp_path: Path) -> None:
+    turned = tmp_path / "turned.mp4"
+    turned.write_bytes(_turned(street.read_bytes()))
+    chunks = read(turned).chunks
+    assert {chunk.content_type for chunk in chunks} == {"video/mp4"}
+    for chunk, upright in zip(chunks, read(street).chunks, strict=True):
+        with av.open(io.BytesIO(chunk.payload), mode="r", format="mp4") as container:
+            assert next(container.decode(video=0)).rotation == -90
+        assert picture_times_us(chunk) == pytest.approx(picture_times_us(upright), abs=1_000)
+
+
 def test_pictures_that_need_the_chunk_before_are_left_out_at_the_start_of_a_chunk(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "open.ts", codec="mpeg2video", options={"g": "12", "bf": "2"})
     chunks = read(path).chunks
@@ -261,6 +272,13 @@ def test_a_folder_gives_its_pictures_by_name_at_the_rate_set(tmp_path: Path) -> 
     assert reading.chunks[0].payload == (tmp_path / "a.jpg").read_bytes()
     assert reading.chunks[-1].is_last
     assert reading.drops == ["d.jpg is neither JPEG nor PNG"]
+
+
+def _turned(film: bytes) -> bytes:
+    """An MP4 with a quarter turn written into the matrix of its first track's header."""
+    at = film.index(b"tkhd") + 4 + 40
+    matrix = (0, 1 << 16, 0, -1 << 16, 0, 0, 96 << 16, 0, 1 << 30)
+    return film[:at] + b"".join(value.to_bytes(4, "big", signed=True) for value in matrix) + film[at + 36 :]
 
 
 def _write_playlist(folder: Path) -> Path:

@@ -1,5 +1,6 @@
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 
@@ -41,6 +42,23 @@ def test_media_time_starts_where_it_is_told_whatever_the_source_counts_from() ->
 def test_a_step_back_or_a_leap_ahead_is_closed() -> None:
     packets = [a_packet(time) for time in (10**9, 10**9 + 40_000, 0, 40_000, 10**10)]
     assert placed(begun(), *packets) == [0, 40_000, 80_000, 120_000, 160_000]
+
+
+@dataclass
+class SoundPacket:
+    """What the timeline reads of a packet: a real one's stream cannot be chosen."""
+
+    pts: int
+    dts: int
+    stream_index: int = 1
+    duration: int = FRAME_US
+    size: int = 1
+    time_base: Fraction = Fraction(1, 1_000_000)
+
+
+def test_a_stream_that_begins_without_time_stamps_does_not_push_the_other_away() -> None:
+    sound = cast("Packet[Any]", SoundPacket(10**12, 10**12))
+    assert placed(begun(), a_packet(None), sound, a_packet(None)) == [0, 0, 40_000]
 
 
 def test_a_gap_that_a_time_lapse_may_have_stays() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import sys
 from dataclasses import dataclass
 from typing import Any, Final
@@ -39,6 +40,7 @@ class Opened:
         sound: The sound stream, or None.
         is_live: It has no end of its own and sets the pace.
         has_clock: Its time stamps mean something.
+        is_rotated: A telephone's film that players turn upright.
     """
 
     container: InputContainer
@@ -46,6 +48,7 @@ class Opened:
     sound: AudioStream | None
     is_live: bool
     has_clock: bool
+    is_rotated: bool
 
     @property
     def start_us(self) -> int | None:
@@ -84,7 +87,8 @@ def open_source(spec: SourceSpec, timeout_s: float) -> Opened:
         raise SourceError(f"source {spec.shown} holds neither picture nor sound that can be read; {_advice(spec)}")
     is_live = spec.is_device or spec.scheme.startswith("rtsp") or (bool(spec.scheme) and not _has_end(container))
     has_clock = not (is_live and container.format.name in _RAW)
-    return Opened(container, picture, sound, is_live, has_clock)
+    is_rotated = picture is not None and not is_live and not spec.scheme and _is_rotated(spec, container)
+    return Opened(container, picture, sound, is_live, has_clock, is_rotated)
 
 
 def explain(error: BaseException, url: str) -> str:
@@ -104,7 +108,7 @@ def _open(spec: SourceSpec, timeout_s: float) -> InputContainer:
         )
     if spec.is_device:
         return _open_device(spec.url, threads)
-    options = {"protocol_whitelist": _PROTOCOLS[spec.scheme], "format_whitelist": _formats(spec.scheme), **threads}
+    options = _file_options(spec.scheme)
     if spec.scheme.startswith("rtsp"):
         # Over TCP: a lost UDP packet would spoil a whole group of pictures.
         options |= {"rtsp_transport": "tcp", "timeout": str(round(timeout_s * 1e6))}
@@ -114,12 +118,25 @@ def _open(spec: SourceSpec, timeout_s: float) -> InputContainer:
     return av.open(f"file:{spec.url}", mode="r", options=options)
 
 
+def _file_options(scheme: str) -> dict[str, str]:
+    return {"protocol_whitelist": _PROTOCOLS[scheme], "format_whitelist": _formats(scheme), "threads": "1"}
+
+
 def _open_device(path: str, threads: dict[str, str]) -> InputContainer:
     # Compressed by the camera where it can: raw pictures have to be encoded here.
     for form in ("h264", "mjpeg"):
         with contextlib.suppress(*_OPEN_ERRORS):
             return av.open(path, mode="r", format="v4l2", options={"input_format": form, **threads})
     return av.open(path, mode="r", format="v4l2", options=threads)
+
+
+def _is_rotated(spec: SourceSpec, container: InputContainer) -> bool:
+    """Only a decoded picture tells; the file is opened once more for it."""
+    if not container.format.name.startswith("mov"):
+        return False
+    with contextlib.suppress(*_OPEN_ERRORS), av.open(f"file:{spec.url}", mode="r", options=_file_options("")) as again:
+        return any(frame.rotation for frame in itertools.islice(again.decode(video=0), 1))
+    return False
 
 
 def _has_end(container: InputContainer) -> bool:

@@ -30,6 +30,8 @@ def plan_cutters(opened: Opened, limits: Limits, on_drop: OnDrop) -> dict[int, C
     beside: Stream | None = None
     if opened.picture is not None:
         form = _PICTURE.get(_codec(opened.picture))
+        if form is MPEGTS and opened.is_rotated:
+            form = MP4  # MPEG-TS has no place for the rotation
         if form is not None and opened.sound is not None and _codec(opened.sound) in _SOUND_BESIDE[form.muxer]:
             beside = opened.sound
         if form is None:

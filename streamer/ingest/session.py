@@ -16,7 +16,7 @@ from streamer.ingest.cut import Cutter, Limits, OnDrop, Piece
 from streamer.ingest.images import list_pictures, picture_pieces
 from streamer.ingest.opening import Opened, explain, open_source
 from streamer.ingest.plan import plan_cutters
-from streamer.ingest.spec import SourceSpec
+from streamer.ingest.spec import STDIN, SourceSpec
 from streamer.ingest.timeline import CaptureClock, Timeline
 from streamer.settings import Settings
 from streamer.types import MediaChunk, Position
@@ -92,6 +92,10 @@ class Session:
         finally:
             opened.container.close()
 
+    @property
+    def _repeats(self) -> bool:
+        return self._spec.loop and self._spec.url != STDIN
+
     def _open(self) -> Opened:
         return open_source(self._spec, self._settings.ingest.open_timeout_s)
 
@@ -133,7 +137,7 @@ class Session:
                 self._failure = SourceError(
                     f"source {self._spec.shown} gave no usable picture or sound; check the file"
                 )
-            if not self._spec.loop or self._failure is not None or self._stop.is_set():
+            if not self._repeats or self._failure is not None or self._stop.is_set():
                 break
         if held is not None:
             self._pace(held[1])

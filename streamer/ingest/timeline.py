@@ -50,6 +50,7 @@ class Timeline:
         self._shift_us: int | None = None
         self._begin_us = 0
         self._base_us: int | None = None
+        self._newest_us = 0
         self._last: dict[int, tuple[int, int]] = {}  # stream index -> dts, duration
 
     def begin(self, at_us: int, base_us: int | None) -> None:
@@ -68,8 +69,9 @@ class Timeline:
         if self._shift_us is None:
             base_us = raw_pts_us if self._base_us is None else self._base_us
             self._shift_us = self._begin_us - base_us
-        elif last is not None:
-            expected_us = last[0] + last[1]
+        else:
+            # A stream that begins later is held against the newest of the others.
+            expected_us = last[0] + last[1] if last is not None else self._newest_us
             ahead_us = raw_dts_us + self._shift_us - expected_us
             if not -JUMP_BACK_US <= ahead_us <= JUMP_AHEAD_US:
                 self._shift_us = expected_us - raw_dts_us
@@ -79,6 +81,7 @@ class Timeline:
                 duration_us = max(0, min(dts_us - last[0], 1_000_000)) or last[1]
             dts_us = max(dts_us, last[0] + 1)
         self._last[packet.stream_index] = (dts_us, duration_us)
+        self._newest_us = dts_us
         pts_us = max(raw_pts_us + self._shift_us, dts_us)
         return Sample(packet, is_picture, pts_us, dts_us, duration_us, self._shift_us, arrival_us)
 
