@@ -1,0 +1,170 @@
+"""The cross-attention of prompts over tokens, untrained: the *dense bridge*.
+
+Tokens lie in the text encoder's own space, so a prompt's embedding is the query and the tokens are keys and values as
+they come. A prompt attends to the cells of a frame (or the times of a sound); its score is the similarity to what it
+attends to, mixed with the similarity to the whole. Scores are cosines; `calibrate` makes probabilities of them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from models.prefilter import estimate
+from models.queries import Queries
+
+# softmax(q.k / 0.02) over cosines: half a dozen cells at most share the weight. Insensitive between 0.01 and 0.04.
+TEMPERATURE = 0.02
+MIX = 0.5  # share of the attended similarity; the rest is the whole's
+CHUNK_SCORES = 4_000_000  # similarities held at once: 16 MB each for them and for their softmax
+# Below this many prompts the exact computation costs less than choosing whom to spare.
+PREFILTER_FROM = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Aligner:
+    """Scores prompts against tokens. Stateless; on whatever device the tensors are.
+
+    Attributes:
+        mix: Share of the attended similarity in the score, 0..1.
+        temperature: Of the attention.
+    """
+
+    mix: float = MIX
+    temperature: float = TEMPERATURE
+
+    def pictures(
+        self,
+        cells: torch.Tensor,
+        whole: torch.Tensor,
+        queries: Queries,
+        allowed_cells: torch.Tensor | None = None,
+        floors: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Score each prompt on each frame.
+
+        Args:
+            cells: float32 ``(F, S, D)``, unit length.
+            whole: float32 ``(F, D)``, unit length.
+            queries: ``P`` prompts.
+            allowed_cells: bool ``(P, S)``: where each prompt may look, at least one cell each. Such a prompt sees
+                nothing of the rest: its whole is the mean of its cells. None: everywhere.
+            floors: float32 ``(P,)``, the lowest score of each that matters. Given them, a prompt that provably stays
+                under its floor in every frame gets one cheap estimate under the floor for all of them.
+
+        Returns:
+            float32 ``(F, P)``, cosines.
+        """
+        if allowed_cells is not None and bool(allowed_cells.all()):
+            allowed_cells = None
+        return self._score(cells, whole, queries, allowed_cells, floors)
+
+    def sounds(
+        self, tokens: torch.Tensor, whole: torch.Tensor, queries: Queries, floors: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Score each prompt on each sound: float32 ``(B, U, D)`` and ``(B, D)`` to ``(B, P)``; see `pictures`."""
+        return self._score(tokens, whole, queries, None, floors)
+
+    def attention(
+        self, cells: torch.Tensor, query: torch.Tensor, allowed_cells: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Where one prompt looks: ``(S, D)``, ``(D,)`` and bool ``(S,)`` to ``(S,)``, which sums to 1."""
+        similarity = cells @ query
+        if allowed_cells is not None:
+            similarity = similarity.masked_fill(~allowed_cells, float("-inf"))
+        return (similarity / self.temperature).softmax(0)
+
+    def _score(
+        self,
+        tokens: torch.Tensor,
+        whole: torch.Tensor,
+        queries: Queries,
+        allowed: torch.Tensor | None,
+        floors: torch.Tensor | None,
+    ) -> torch.Tensor:
+        frames, prompts = len(tokens), len(queries)
+        if frames == 0 or prompts == 0:
+            return tokens.new_zeros((frames, prompts))
+        # On a GPU the exact product is cheap, and a choice would make the host wait for it.
+        if floors is None or prompts < PREFILTER_FROM or tokens.is_cuda:
+            return self._exact(tokens, whole, queries, allowed)
+        estimates, bounds = estimate(tokens, whole, self.mix, queries)
+        matters = bounds >= floors
+        if allowed is not None:  # the whole that such a prompt sees is not the one that was bounded
+            matters |= ~allowed.all(1)
+        rows = matters.nonzero().squeeze(1)
+        # An estimate never exceeds its bound, so those left out stay under their floors.
+        scores = estimates.expand(frames, prompts).clone()
+        if len(rows):
+            part = None if allowed is None else allowed[rows]
+            scores[:, rows] = self._exact(tokens, whole, queries.of(rows), part)
+        return scores
+
+    def _exact(
+        self, tokens: torch.Tensor, whole: torch.Tensor, queries: Queries, allowed: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Every prompt on every frame, some prompts at a time so that memory stays bounded."""
+        frames, cells, _ = tokens.shape
+        step = max(1, CHUNK_SCORES // (frames * cells))
+        scores = tokens.new_empty((frames, len(queries)))
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            mask = None if allowed is None else allowed[part]
+            scores[:, part] = self._similarity(tokens, whole, queries.vectors[part], mask)
+        if len(queries.contrast_of) == 0:
+            return scores
+        # Rather this than that: what a contrast is ahead by, the prompt falls behind by. Never a gain for the prompt.
+        own = queries.contrast_of
+        against = tokens.new_empty((frames, len(own)))
+        for start in range(0, len(own), step):
+            part = slice(start, start + step)
+            mask = None if allowed is None else allowed[own[part]]
+            against[:, part] = self._similarity(tokens, whole, queries.contrast[part], mask)
+        lead = (against - scores[:, own]).clamp_min(0)
+        worst = torch.zeros_like(scores).scatter_reduce(1, own.expand(frames, -1), lead, "amax")
+        return scores - worst
+
+    def _similarity(
+        self, tokens: torch.Tensor, whole: torch.Tensor, vectors: torch.Tensor, allowed: torch.Tensor | None
+    ) -> torch.Tensor:
+        """``(F, S, D)``, ``(F, D)``, ``(p, D)`` and bool ``(p, S)`` to ``(F, p)``."""
+        frames, cells, dim = tokens.shape
+        each = (vectors @ tokens.reshape(-1, dim).T).view(-1, frames, cells)
+        if allowed is None:
+            overall = vectors @ whole.T
+        else:
+            inside = allowed.to(each.dtype)
+            overall = (each * inside[:, None]).sum(-1) / _length_of_sum(tokens, inside)
+            each = each.masked_fill(~allowed[:, None], float("-inf"))
+        weights = (each / self.temperature).softmax(-1)
+        if allowed is not None:
+            each = each.nan_to_num(neginf=0.0)
+        attended = (weights * each).sum(-1)
+        return (self.mix * attended + (1 - self.mix) * overall).T
+
+
+def _length_of_sum(tokens: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """Length of the sum of each prompt's cells in each frame: ``(F, S, D)`` and ``(p, S)`` to ``(p, F)``."""
+    products = tokens @ tokens.transpose(1, 2)
+    squared = torch.einsum("ps,fst,pt->pf", inside, products, inside)
+    return squared.clamp_min(1e-12).sqrt()
+
+
+def best_frames(scores: torch.Tensor, first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best frame of each window.
+
+    Args:
+        scores: float32 ``(F, P)``, a window's frames one after the other; windows may share frames.
+        first: int64 ``(B,)``, each window's first frame.
+        last: int64 ``(B,)``, one past its last; equal to ``first`` in a window without frames.
+
+    Returns:
+        Scores ``(B, P)``, NaN where a window has no frames, and the frame's row ``(B, P)``, there -1.
+    """
+    windows, prompts = len(first), scores.shape[1]
+    best = scores.new_full((windows, prompts), float("nan"))
+    row = torch.full((windows, prompts), -1, dtype=torch.int64, device=scores.device)
+    for window, (start, stop) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+        if stop > start:
+            best[window], place = scores[start:stop].max(0)
+            row[window] = place + start
+    return best, row

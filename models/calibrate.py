@@ -1,0 +1,96 @@
+"""Scores to probabilities, per sense, and the two senses to one confidence.
+
+Platt's scaling (Platt 1999): a logistic curve over the score. Untrained, one curve serves every prompt; it was fitted
+over several prompts on licensed footage (`models.train.prior`) and says so by ``trained``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """``probability = 1 / (1 + exp(-(slope * score + bias)))``.
+
+    Attributes:
+        slope: Positive.
+        bias: What a score of 0 is worth.
+        trained: Fitted for the very prompt or encoder. False: a prior, and events say that they are uncalibrated.
+    """
+
+    slope: float
+    bias: float
+    trained: bool = False
+
+    def probability(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores of any shape to 0..1; NaN stays NaN."""
+        probability: NDArray[np.float32] = 1 / (1 + np.exp(-np.clip(self.slope * scores + self.bias, -60, 60)))
+        return probability
+
+    def score(self, probability: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The score that is worth a probability: what a threshold is to the aligner."""
+        inner = np.clip(probability, 1e-6, 1 - 1e-6)
+        score: NDArray[np.float32] = (np.log(inner / (1 - inner)) - self.bias) / self.slope
+        return score
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrations:
+    """One curve a sense."""
+
+    seen: Calibration
+    heard: Calibration
+
+    @property
+    def trained(self) -> bool:
+        """Both are."""
+        return self.seen.trained and self.heard.trained
+
+
+# TODO-FIT
+PRIOR = Calibrations(seen=Calibration(slope=30.0, bias=-12.0), heard=Calibration(slope=30.0, bias=-12.0))
+
+
+def fuse(seen: NDArray[np.float32], heard: NDArray[np.float32], modality: NDArray[np.str_]) -> NDArray[np.float32]:
+    """Join what was seen and what was heard.
+
+    Args:
+        seen: ``(..., P)``, 0..1, NaN where there was no picture.
+        heard: ``(..., P)``, likewise.
+        modality: ``(P,)``. ``any``: either may say it, together they say it louder (noisy or). ``both``: no surer than
+            the less sure. ``video``, ``audio``: that one. A sense that is absent says 0.
+
+    Returns:
+        ``(..., P)``, 0..1.
+    """
+    picture, sound = np.nan_to_num(seen), np.nan_to_num(heard)
+    confidence = np.select(
+        [modality == "video", modality == "audio", modality == "both"],
+        [picture, sound, np.minimum(picture, sound)],
+        1 - (1 - picture) * (1 - sound),
+    )
+    return confidence.astype(np.float32)
+
+
+def fit_platt(
+    scores: NDArray[np.float64], labels: NDArray[np.float64], weights: NDArray[np.float64], steps: int = 50
+) -> tuple[float, float]:
+    """Slope and bias of least weighted log loss, by Newton's method with a little ridge on the slope.
+
+    Args:
+        scores: ``(N,)``.
+        labels: ``(N,)``, 0 or 1.
+        weights: ``(N,)``, not negative.
+        steps: Newton steps.
+    """
+    design = np.stack((scores, np.ones_like(scores)), axis=1)
+    theta = np.zeros(2)
+    ridge = np.diag((1e-4, 1e-6))
+    for _ in range(steps):
+        probability = 1 / (1 + np.exp(-np.clip(design @ theta, -60, 60)))
+        gradient = design.T @ (weights * (probability - labels)) + ridge @ theta
+        curve = (design * (weights * probability * (1 - probability))[:, None]).T @ design + ridge
+        theta -= np.linalg.solve(curve, gradient)
+    return float(theta[0]), float(theta[1])
