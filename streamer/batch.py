@@ -15,8 +15,8 @@ class Batcher:
         self._max_frames = max_frames
         self._max_wait_s = max_wait_s
         self._windows: list[Window] = []
+        self._ready_s: list[float] = []
         self._frames = 0
-        self._oldest_s = 0.0
         self._counted_until_us: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -25,12 +25,11 @@ class Batcher:
     def add(self, windows: Sequence[Window], now_s: float) -> None:
         """Queue windows, which wait from ``now_s`` on (monotonic seconds)."""
         for window in windows:
-            if not self._windows:
-                self._oldest_s = now_s
             counted_us = self._counted_until_us.get(window.stream, -1)
             self._frames += int((window.times_us > counted_us).sum())
             self._counted_until_us[window.stream] = max(counted_us, window.end_us - 1)
             self._windows.append(window)
+            self._ready_s.append(now_s)
 
     def take(self, now_s: float, *, is_idle: bool = False) -> Batch | None:
         """The next batch if it is full, or overdue, or if waiting is in vain.
@@ -41,21 +40,24 @@ class Batcher:
         """
         if not self._windows:
             return None
-        waited_s = now_s - self._oldest_s
+        waited_s = now_s - self._ready_s[0]
         if self._frames < self._max_frames and waited_s < self._max_wait_s and not is_idle:
             return None
-        batch = Batch(windows=tuple(self._windows), waited_s=max(0.0, waited_s))
+        batch = Batch(windows=tuple(self._windows), waited_s=max(0.0, waited_s), ready_s=tuple(self._ready_s))
         self._windows.clear()
+        self._ready_s.clear()
         self._frames = 0
         return batch
 
     def due_in_s(self, now_s: float) -> float | None:
         """Seconds until `take` gives what waits now, None if nothing waits."""
-        return max(0.0, self._oldest_s + self._max_wait_s - now_s) if self._windows else None
+        return max(0.0, self._ready_s[0] + self._max_wait_s - now_s) if self._ready_s else None
 
     def drop(self, partition: int) -> None:
         """Forget what waits for a partition that another worker owns now."""
-        self._windows = [window for window in self._windows if window.partition != partition]
+        kept = [pair for pair in zip(self._windows, self._ready_s, strict=True) if pair[0].partition != partition]
+        self._windows = [window for window, _ in kept]
+        self._ready_s = [ready_s for _, ready_s in kept]
 
     def forget(self, stream: str) -> None:
         """Forget a stream that has ended, so that memory follows the streams that live."""

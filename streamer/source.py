@@ -21,7 +21,7 @@ _POLL_MS = 100
 _COMMIT_INTERVAL_S = 1.0  # offsets in the group are for tools that show lag; the truth is in Redis
 _RETRY_S = 1.0
 
-_Change = tuple[Literal["assigned", "revoked"], frozenset[TopicPartition]]
+_Change = tuple[Literal["assigned", "revoked", "lost"], frozenset[TopicPartition]]
 
 
 class ChunkSource:
@@ -85,6 +85,10 @@ class ChunkSource:
             self._held.set()
         else:
             self._held.clear()
+
+    def reclaim(self, partition: int) -> None:
+        """Claim a partition anew that turned out not to be ours any more, if it is still assigned to us."""
+        self._changes.put(("lost", frozenset(TopicPartition(topic, partition) for topic in self._topics)))
 
     def processed(self, partition: int, offsets: Offsets) -> None:
         """Remember what was committed to Redis; the group hears of it later."""
@@ -211,10 +215,10 @@ class ChunkSource:
         """Apply what the group's rebalances said, in order, on the polling thread."""
         while not self._changes.empty():
             kind, places = self._changes.get_nowait()
-            if kind == "assigned":
-                self._unclaimed.update(places)
-            else:
+            if kind != "assigned":
                 self._release(places)
+            if kind != "revoked":
+                self._unclaimed.update(places & self._consumer.assignment() if kind == "lost" else places)
 
     def _release(self, places: Iterable[TopicPartition]) -> None:
         for place in places:

@@ -135,10 +135,12 @@ class Batch:
     Attributes:
         windows: At least one.
         waited_s: How long the oldest window waited for company.
+        ready_s: When each was complete, monotonic seconds.
     """
 
     windows: tuple[Window, ...]
     waited_s: float
+    ready_s: tuple[float, ...]
 
 
 class Encoded:

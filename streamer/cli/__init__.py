@@ -43,6 +43,23 @@ def _options(
     del debug  # read by `main`, which also sees what goes wrong before any option is parsed
 
 
+def _register() -> None:
+    """Put the commands together. Each imports what it needs only when it runs, so that `--help` is quick."""
+    from streamer.cli import demo, doctor, evaluate, events, ingest, prompts, run, streams, up, why, worker
+    from streamer.cli.bench import app as bench
+
+    for command in (run.run, up.up, ingest.ingest, worker.worker):
+        app.command(rich_help_panel="Run")(command)
+    for group in (prompts.app, events.app):
+        app.add_typer(group, rich_help_panel="Watch")
+    app.command(rich_help_panel="Watch")(streams.streams)
+    app.command(rich_help_panel="Watch")(why.why)
+    app.command(rich_help_panel="Measure")(evaluate.evaluate)
+    app.add_typer(bench, name="bench", rich_help_panel="Measure")
+    app.command(rich_help_panel="Measure")(doctor.doctor)
+    app.command(rich_help_panel="Measure")(demo.demo)
+
+
 def main() -> NoReturn:
     """Run the command line; errors end as one sentence on stderr and an exit status."""
     is_debug = "--debug" in sys.argv[1:]

@@ -4,7 +4,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from streamer.backlog import Refused
-from streamer.kafka_client import BoundedProducer
+from streamer.kafka_producer import BoundedProducer
 
 
 class DeadLetters:

@@ -29,19 +29,28 @@ class Commit:
         epoch: The claim it was made under.
         offsets: Topic to next offset.
         state: What a successor needs to go on.
+        made_s: When it was put together, monotonic seconds.
         events: In order.
         snapshots: Event id to a function that draws its JPEG; called here, off the batch loop.
         dead: Dead letters that must have arrived before the offsets may pass them.
-        newest_us: Capture time of the end of the newest window in it, for the latency metric; 0 without windows.
     """
 
     partition: int
     epoch: int
     offsets: Offsets
     state: Mapping[str, Any]
+    made_s: float
     events: tuple[Event, ...] = ()
     snapshots: Mapping[str, Callable[[], bytes | None]] | None = None
     dead: tuple["Future[Any]", ...] = ()
+
+    def latencies_s(self, now_s: float) -> list[float]:
+        """Capture to commit of each event that carries pictures or sound, at ``now_s`` (monotonic seconds)."""
+        return [
+            event.latency.capture_to_event_s + max(0.0, now_s - self.made_s)
+            for event in self.events
+            if event.media is not None
+        ]
 
 
 class Outbox:

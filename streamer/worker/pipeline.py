@@ -2,29 +2,31 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
-from streamer.align import AlignStage
+from streamer.align import AlignStage, PromptSet
 from streamer.backlog import Assigned, Backlog, Item, Refused, Revoked, Skipped
 from streamer.batch import Batcher
 from streamer.encode import EncodeStage
-from streamer.errors import ChunkError
+from streamer.errors import ChunkError, ContractError
 from streamer.metrics import Metrics
 from streamer.types import Batch, Claim, Decoded, MediaChunk, Offsets, Tokens
 from streamer.window import Windower
 from streamer.worker.dead_letters import DeadLetters
 from streamer.worker.outbox import Commit, Outbox
-from streamer.worker.tracking import Tracking
+from streamer.worker.tracking import Outcome, Timing, Tracking
+from streamer.worker.watching import Watching
 
 _log = structlog.get_logger(__name__)
 _PROGRESS_INTERVAL_S = 0.5  # offsets that moved without a window are committed this often
 _ENCODING_DEPTH = 2  # one batch on the device, the next one ready for it
 _WAIT_S = 0.02
+STATE_VERSION = 1
 
 
 @dataclass(slots=True)
@@ -43,11 +45,13 @@ class _Launched:
     Attributes:
         places: Partition to the offsets and the windower's state as of this batch: all windows released by then
             are in this batch or in an earlier one.
+        ended: Partition and stream of sessions that ended with this batch.
     """
 
     batch: Batch
     tokens: "Future[Tokens]"
     places: Mapping[int, tuple[Offsets, Any]]
+    ended: tuple[tuple[int, str], ...]
     launched_s: float
 
 
@@ -67,15 +71,16 @@ class Pipeline:
         tracking: Confidences into events.
         outbox: Where commits go.
         letters: The dead-letter topic.
+        watching: What is shown between events.
         metrics: Counters.
         clock: Monotonic seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the parts it drives; the worker names each
         self,
         *,
         backlog: Backlog,
-        decode: Callable[[MediaChunk], "Future[Decoded]"],
+        decode: Callable[[MediaChunk], "Future[tuple[Decoded, float]]"],
         depth: int,
         windower: Windower,
         batcher: Batcher,
@@ -84,6 +89,7 @@ class Pipeline:
         tracking: Tracking,
         outbox: Outbox,
         letters: DeadLetters,
+        watching: Watching,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,12 +103,14 @@ class Pipeline:
         self._tracking = tracking
         self._outbox = outbox
         self._letters = letters
+        self._watching = watching
         self._metrics = metrics
         self._clock = clock
-        self._in_flight: deque[tuple[Item, Future[Decoded] | None]] = deque()
+        self._in_flight: deque[tuple[Item, Future[tuple[Decoded, float]] | None]] = deque()
         self._encoding: deque[_Launched] = deque()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._owned: dict[int, _Owned] = {}
+        self._ended: list[tuple[int, str]] = []
         self._next_progress_s = 0.0
 
     def step(self) -> None:
@@ -119,16 +127,22 @@ class Pipeline:
             self._wait(now_s)
         if now_s >= self._next_progress_s:
             self._next_progress_s = now_s + _PROGRESS_INTERVAL_S
+            self._note_counts()
             self._make_progress()
 
-    def drain(self) -> None:
-        """Finish what was taken; what still waits in the backlog is left for the next owner."""
-        while self._in_flight or self._encoding or len(self._batcher):
-            self._collect()
-            self._launch(self._clock(), is_final=True)
-            if not self._finish(must_wait=True) and self._in_flight:
-                self._wait(self._clock())
+    def drain_step(self) -> bool:
+        """A step towards finishing what was taken; True once nothing is left.
+
+        What still waits in the backlog is left for the next owner.
+        """
+        self._collect()
+        self._launch(self._clock(), is_final=True)
+        if not self._finish(must_wait=True) and (pending := self._pending()):
+            wait(pending, timeout=_WAIT_S, return_when="FIRST_COMPLETED")
+        if self._in_flight or self._encoding or len(self._batcher):
+            return False
         self._make_progress()
+        return True
 
     def close(self) -> None:
         """End the encoder's thread."""
@@ -149,13 +163,17 @@ class Pipeline:
         """Until a chunk is decoded or encoded or arrives, or a batch is due; never long, other things are due too."""
         due_s = self._batcher.due_in_s(now_s)
         limit_s = _WAIT_S if due_s is None else min(_WAIT_S, due_s)
-        pending: list[Future[Any]] = [launched.tokens for launched in self._encoding]
-        if self._in_flight and self._in_flight[0][1] is not None:
-            pending.append(self._in_flight[0][1])
-        if pending:
+        if pending := self._pending():
             wait(pending, timeout=limit_s, return_when="FIRST_COMPLETED")
         elif (item := self._backlog.take(limit_s)) is not None:
             self._take(item)
+
+    def _pending(self) -> list["Future[Any]"]:
+        """What the next step waits for: encoders, and the oldest chunk's decoder."""
+        pending: list[Future[Any]] = [launched.tokens for launched in self._encoding]
+        if self._in_flight and self._in_flight[0][1] is not None:
+            pending.append(self._in_flight[0][1])
+        return pending
 
     def _collect(self) -> bool:
         """Take decoded chunks in the order of arrival, until one is not ready."""
@@ -180,14 +198,14 @@ class Pipeline:
                 self._drop(partition)
             case Skipped(stream=stream, position=position, reason=reason):
                 self._windower.skip(position)
-                self._metrics.chunk(stream, "skipped")
-                self._metrics.skipped(stream, f"overload-{reason}", 1)
+                self._metrics.chunk(stream, f"skipped-{reason}")
+                self._watching.missed(stream, position.partition, skipped=1)
             case Refused():
                 self._bury(item)
 
-    def _decoded(self, chunk: MediaChunk, future: "Future[Decoded]") -> None:
+    def _decoded(self, chunk: MediaChunk, future: "Future[tuple[Decoded, float]]") -> None:
         try:
-            decoded = future.result()
+            decoded, decode_s = future.result()
         except ChunkError as error:
             self._bury(Refused.of(chunk, error))
             return
@@ -195,14 +213,18 @@ class Pipeline:
         windows = self._windower.push(decoded)
         if chunk.is_last:
             windows += self._windower.flush(chunk.stream)
+            self._ended.append((chunk.position.partition, chunk.stream))
         self._batcher.add(windows, now_s)
-        self._tracking.arrived(decoded, now_s)
+        self._metrics.stage("decode", decode_s)
+        self._tracking.arrived(decoded, decode_s, now_s)
 
     def _bury(self, refused: Refused) -> None:
         owned = self._owned.get(refused.position.partition)
         self._windower.skip(refused.position)
         self._metrics.dead_letter(refused.error.reason)
         self._metrics.chunk(refused.stream, "refused")
+        if refused.stream:
+            self._watching.missed(refused.stream, refused.position.partition, refused=1)
         _log.warning("chunk refused", error=str(refused.error), position=str(refused.position))
         if owned is not None:
             owned.letters.append(self._letters.send(refused))
@@ -210,9 +232,14 @@ class Pipeline:
     def _adopt(self, claim: Claim) -> None:
         self._drop(claim.partition)
         self._owned[claim.partition] = _Owned(claim.epoch, claim.offsets)
-        state = claim.state or {}
-        self._windower.restore(claim.partition, state.get("windows"))
-        self._tracking.restore(claim.partition, state.get("tracking"))
+        state: Mapping[str, Any] = claim.state or {}
+        if state.get("version", STATE_VERSION) != STATE_VERSION:
+            raise ContractError(
+                f"the state of partition {claim.partition} has version {state['version']!r}, this program reads "
+                f"{STATE_VERSION}; let workers of one version own it, or delete its partition:N key to start afresh"
+            )
+        self._windower.restore(claim.partition, state.get("windows") or {})
+        self._tracking.restore(claim.partition, state.get("tracking"), self._clock())
         _log.info("partition claimed", partition=claim.partition, epoch=claim.epoch, offsets=dict(claim.offsets))
 
     def _drop(self, partition: int) -> None:
@@ -228,12 +255,14 @@ class Pipeline:
         batch = self._batcher.take(now_s, is_idle=is_idle)
         if batch is None:
             return False
+        ended, self._ended = tuple(self._ended), []
         places = {
             partition: (self._windower.resume(partition), self._windower.state(partition))
-            for partition in {window.partition for window in batch.windows}
+            for partition in {window.partition for window in batch.windows} | {partition for partition, _ in ended}
             if partition in self._owned
         }
-        self._encoding.append(_Launched(batch, self._encoder.submit(self._encode.encode, batch), places, now_s))
+        tokens = self._encoder.submit(self._encode.encode, batch)
+        self._encoding.append(_Launched(batch, tokens, places, ended, now_s))
         return True
 
     def _finish(self, *, must_wait: bool) -> bool:
@@ -247,11 +276,31 @@ class Pipeline:
         self._metrics.stage("encode", encoded_s - launched.launched_s)
         self._metrics.batch(len(launched.batch.windows), launched.batch.waited_s)
         alignment, prompts = self._align.align(tokens)
-        self._metrics.stage("align", self._clock() - encoded_s)
-        outcome = self._tracking.observe(tokens, alignment, prompts, launched.batch.waited_s, launched.launched_s)
+        aligned_s = self._clock()
+        self._metrics.stage("align", aligned_s - encoded_s)
+        timing = Timing(launched.batch.ready_s, launched.launched_s, encoded_s, aligned_s)
+        outcomes = self._tracking.observe(tokens, alignment, prompts, timing)
+        self._end(launched.ended, prompts, outcomes)
+        self._metrics.stage("track", self._clock() - aligned_s)
         for partition, (offsets, windows) in launched.places.items():
-            self._commit(partition, offsets, windows, outcome.get(partition, ((), {})))
+            self._commit(partition, offsets, windows, outcomes.get(partition, Outcome()))
         return True
+
+    def _end(self, ended: Sequence[tuple[int, str]], prompts: PromptSet, outcomes: dict[int, Outcome]) -> None:
+        """Close what is open on streams whose session ended."""
+        for partition, stream in ended:
+            if partition in self._owned:
+                events = self._tracking.finish(partition, stream, prompts)
+                outcomes.setdefault(partition, Outcome()).events.extend(events)
+
+    def _note_counts(self) -> None:
+        for stream, counts in self._windower.drain_counts().items():
+            for result, count in (("duplicate", counts.duplicates), ("late", counts.late), ("forced", counts.forced)):
+                for _ in range(count):
+                    self._metrics.chunk(stream, result)
+            if counts.gaps:
+                self._metrics.gap(stream, counts.gaps)
+                self._watching.missed(stream, -1, gaps=counts.gaps)
 
     def _make_progress(self) -> None:
         """Commit offsets that moved although no window came of it, and events about silent cameras."""
@@ -260,16 +309,26 @@ class Pipeline:
         silent = self._tracking.silent(self._clock())
         for partition, owned in self._owned.items():
             offsets = self._windower.resume(partition)
-            events = silent.get(partition, ())
-            if offsets and (dict(offsets) != dict(owned.committed) or events):
-                self._commit(partition, offsets, self._windower.state(partition), (events, {}))
+            outcome = silent.get(partition, Outcome())
+            if outcome.events or (offsets and offsets != owned.committed):
+                self._commit(partition, offsets, self._windower.state(partition), outcome)
 
-    def _commit(self, partition: int, offsets: Offsets, windows: Any, outcome: Any) -> None:
+    def _commit(self, partition: int, offsets: Offsets, windows: Any, outcome: Outcome) -> None:
         owned = self._owned.get(partition)
         if owned is None:
             return  # lost while the batch was being encoded
-        events, snapshots = outcome
         letters, owned.letters = tuple(owned.letters), []
         owned.committed = dict(offsets)
-        state = {"windows": windows, "tracking": self._tracking.state(partition)}
-        self._outbox.put(Commit(partition, owned.epoch, offsets, state, tuple(events), snapshots, letters))
+        state = {"version": STATE_VERSION, "windows": windows, "tracking": self._tracking.state(partition)}
+        self._outbox.put(
+            Commit(
+                partition,
+                owned.epoch,
+                offsets,
+                state,
+                self._clock(),
+                tuple(outcome.events),
+                outcome.snapshots,
+                letters,
+            )
+        )

@@ -1,14 +1,13 @@
 """Standing prompts, ready for alignment: embedded off the batch loop, swapped in whole."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import structlog
 
 from streamer.align import PromptEmbedder, PromptSet
 from streamer.errors import WatchwordError
 from streamer.prompt_follower import PromptFollower
-from streamer.prompts import Prompt
 
 _log = structlog.get_logger(__name__)
 _POLL_S = 0.2
@@ -23,9 +22,7 @@ class PromptSets:
         on_change: Called with the number of enabled prompts.
     """
 
-    def __init__(
-        self, follower: PromptFollower, embedder: PromptEmbedder, *, on_change: Callable[[int], None]
-    ) -> None:
+    def __init__(self, follower: PromptFollower, embedder: PromptEmbedder, *, on_change: Callable[[int], None]) -> None:
         self._follower = follower
         self._embedder = embedder
         self._on_change = on_change

@@ -1,0 +1,251 @@
+"""Every window against every standing prompt, in one go, and the evidence for what matched."""
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.aligner import Aligner
+from models.calibrate import Calibrations, fuse
+from models.encoders import Encoders, TextEncoder
+from models.prompts import PromptEmbeddings, PromptText, embed_prompts
+from streamer.masks import rasterise
+from streamer.prompt_table import PromptTable, TrackedPrompts
+from streamer.prompts import Prompt
+from streamer.types import Alignment, Encoded, Evidence, Fresh, Tokens
+
+REPORT_RATIO = 0.5  # from this share of its threshold on, a confidence is exact; under it an estimate will do
+REGION_SHARE = 0.6  # evidence: the fewest cells, most attended first, that hold this share of the attention
+
+
+class PromptSet:
+    """One generation of standing prompts, ready for alignment.
+
+    Attributes:
+        generation: Of the prompts.
+        table: The prompts as the tracker wants them; ``P`` columns.
+        keys: ``(id, version)`` of each column.
+        embeddings: Queries of both senses.
+        allowed_cells: bool ``(P, S)``, or None where no prompt has a region.
+        seen_floors: float32 ``(P,)``, the lowest picture score that can matter.
+        heard_floors: float32 ``(P,)``, likewise for sound.
+    """
+
+    def __init__(
+        self,
+        generation: int,
+        prompts: Sequence[Prompt],
+        embeddings: PromptEmbeddings,
+        allowed_cells: Tensor | None,
+        calibrations: Calibrations,
+    ) -> None:
+        self.generation = generation
+        self.table = PromptTable(prompts)
+        self.keys = tuple((prompt.id, prompt.version) for prompt in prompts)
+        self.embeddings = embeddings
+        self.allowed_cells = allowed_cells
+        floors = _floors(self.table.thresholds, embeddings.modality)
+        self.seen_floors = torch.from_numpy(calibrations.seen.score(floors))
+        self.heard_floors = torch.from_numpy(calibrations.heard.score(floors))
+        self._views: dict[str, tuple[Mapping[str, str], TrackedPrompts]] = {}
+
+    def of_stream(self, stream: str, labels: Mapping[str, str]) -> TrackedPrompts:
+        """The prompts as one stream sees them."""
+        known = self._views.get(stream)
+        if known is None or known[0] != labels:
+            known = (labels, self.table.of_stream(stream, labels))
+            self._views[stream] = known
+        return known[1]
+
+
+class PromptEmbedder:
+    """Makes prompt sets; a text is embedded once for as long as some prompt uses it.
+
+    Args:
+        encoders: Their text encoders, and the picture's grid, which regions are laid on.
+        calibrations: Say which score a threshold is.
+    """
+
+    def __init__(self, encoders: Encoders, calibrations: Calibrations) -> None:
+        self._picture_text = _Remembering(encoders.picture_text)
+        shares_text = encoders.sound_text is encoders.picture_text
+        self._sound_text = self._picture_text if shares_text else _Remembering(encoders.sound_text)
+        self._encoders = encoders
+        self._calibrations = calibrations
+
+    def embed(self, generation: int, prompts: Sequence[Prompt]) -> PromptSet:
+        """Embed what is new, and put the set together."""
+        texts = [PromptText(prompt.text, prompt.phrasings, prompt.contrast, prompt.modality) for prompt in prompts]
+        encoders = Encoders(self._encoders.picture, self._picture_text, self._encoders.sound, self._sound_text)
+        embeddings = embed_prompts(texts, encoders)
+        used = {text for prompt in texts for text in (prompt.text, *prompt.phrasings, *prompt.contrast)}
+        for encoder in {self._picture_text, self._sound_text}:
+            encoder.keep(used)
+        return PromptSet(generation, prompts, embeddings, self._allowed_cells(prompts), self._calibrations)
+
+    def _allowed_cells(self, prompts: Sequence[Prompt]) -> Tensor | None:
+        if all(prompt.region is None for prompt in prompts):
+            return None
+        rows, columns = self._encoders.picture.grid
+        allowed = np.ones((len(prompts), rows * columns), np.bool_)
+        for row, prompt in enumerate(prompts):
+            if prompt.region is not None:
+                allowed[row] = rasterise([prompt.region], rows, columns).reshape(-1)
+        return torch.from_numpy(allowed)
+
+
+class AlignStage:
+    """Scores batches against the prompts that stand now. Owned by one thread.
+
+    A frame's scores do not depend on the window it is in, so they are kept with its tokens while windows still share
+    them, and a window takes its best frame. The same holds for stretches of sound.
+
+    Args:
+        prompts: Gives the newest prompt set.
+        calibrations: Scores to probabilities.
+        grid: Rows and columns of a picture's cells.
+        aligner: The cross-attention.
+    """
+
+    def __init__(
+        self,
+        prompts: Callable[[], PromptSet],
+        calibrations: Calibrations,
+        grid: tuple[int, int],
+        aligner: Aligner | None = None,
+    ) -> None:
+        self._prompts = prompts
+        self._calibrations = calibrations
+        self._grid = grid
+        self._aligner = aligner or Aligner()
+        self._scored_with: PromptSet | None = None
+        self._seen: weakref.WeakKeyDictionary[Encoded, NDArray[np.float32]] = weakref.WeakKeyDictionary()
+        self._heard: weakref.WeakKeyDictionary[Encoded, NDArray[np.float32]] = weakref.WeakKeyDictionary()
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The prompts that stand now."""
+        return self._prompts()
+
+    def align(self, tokens: Tokens) -> tuple[Alignment, PromptSet]:
+        """Score every window of a batch against every prompt; gives the set that was used, too."""
+        prompts = self._prompts()
+        if prompts is not self._scored_with:
+            self._seen.clear()
+            self._heard.clear()
+            self._scored_with = prompts
+        self._score(tokens.fresh_frames, tokens.frames, self._seen, lambda block: self._see(block, prompts))
+        self._score(tokens.fresh_sounds, tokens.sounds, self._heard, lambda block: self._hear(block, prompts))
+        count = len(prompts.table)
+        seen = self._calibrations.seen.probability(_best(tokens.frames, self._seen, count))
+        heard = self._calibrations.heard.probability(_best(tokens.sounds, self._heard, count))
+        confidence = fuse(seen, heard, prompts.embeddings.modality)
+        confidence[np.isnan(seen) & np.isnan(heard)] = np.nan
+        return Alignment(confidence, seen, heard), prompts
+
+    def evidence(self, tokens: Tokens, row: int, column: int, prompts: PromptSet) -> Evidence | None:
+        """Where and when one prompt matches one window best; None where the window has no picture.
+
+        Args:
+            tokens: Of the batch that was aligned last.
+            row: The window.
+            column: The prompt.
+            prompts: The set that `align` used.
+        """
+        window, frames = tokens.windows[row], tokens.frames[row]
+        if not frames or prompts.table.prompts[column].modality == "audio":
+            return None
+        best = max(range(len(frames)), key=lambda index: float(self._seen[frames[index]][column]))
+        allowed = None if prompts.allowed_cells is None else prompts.allowed_cells[column]
+        query = prompts.embeddings.picture.vectors[column].to(frames[best].tokens.device)
+        weights = self._aligner.attention(frames[best].tokens, query, allowed).cpu().numpy()
+        grid = weights.reshape(self._grid).astype(np.float64)
+        attention = tuple(tuple(round(float(value), 4) for value in line) for line in grid)
+        return Evidence(region_of(grid), int(window.times_us[best]), attention)
+
+    def _score(
+        self,
+        fresh: Fresh | None,
+        needed: Sequence[Sequence[Encoded]],
+        known: "weakref.WeakKeyDictionary[Encoded, NDArray[np.float32]]",
+        score: Callable[[Fresh], Tensor],
+    ) -> None:
+        """Score what is fresh as the block it comes in, and what lacks scores because the prompts changed."""
+        missing = {item for items in needed for item in items if item not in known}
+        if fresh is not None:
+            known.update(zip(fresh.items, score(fresh).cpu().numpy(), strict=True))
+            missing.difference_update(fresh.items)
+        if missing:
+            items = tuple(missing)
+            tokens = torch.stack([item.tokens for item in items])
+            whole = torch.stack([item.whole for item in items])
+            known.update(zip(items, score(Fresh(items, tokens, whole)).cpu().numpy(), strict=True))
+
+    def _see(self, block: Fresh, prompts: PromptSet) -> Tensor:
+        queries = prompts.embeddings.picture.to(block.tokens.device)
+        return self._aligner.pictures(block.tokens, block.whole, queries, prompts.allowed_cells, prompts.seen_floors)
+
+    def _hear(self, block: Fresh, prompts: PromptSet) -> Tensor:
+        queries = prompts.embeddings.sound.to(block.tokens.device)
+        return self._aligner.sounds(block.tokens, block.whole, queries, prompts.heard_floors)
+
+
+class _Remembering:
+    """A text encoder that embeds a text once."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self._known: dict[str, NDArray[np.float32]] = {}
+        self.name, self.sha256, self.dim = encoder.name, encoder.sha256, encoder.dim
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """``K`` texts to float32 ``(K, D)``."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known.update(zip(new, self._encoder.encode(new), strict=True))
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
+        return np.stack([self._known[text] for text in texts])
+
+    def keep(self, used: set[str]) -> None:
+        """Forget every other text."""
+        for text in self._known.keys() - used:
+            del self._known[text]
+
+
+def region_of(grid: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """The box ``(x0, y0, x1, y1)``, 0..1, around the fewest cells that hold `REGION_SHARE` of the attention."""
+    order = np.argsort(-grid, axis=None, kind="stable")
+    total = np.cumsum(grid.reshape(-1)[order])
+    count = int(np.searchsorted(total, REGION_SHARE * total[-1])) + 1
+    rows, columns = np.unravel_index(order[:count], grid.shape)
+    height, width = grid.shape
+    return (
+        float(columns.min() / width),
+        float(rows.min() / height),
+        float((columns.max() + 1) / width),
+        float((rows.max() + 1) / height),
+    )
+
+
+def _best(
+    items: Sequence[Sequence[Encoded]], known: Mapping[Encoded, NDArray[np.float32]], count: int
+) -> NDArray[np.float32]:
+    """The best score of each window, float32 ``(B, P)``; NaN where it has nothing."""
+    best = np.full((len(items), count), np.nan, np.float32)
+    for row, mine in enumerate(items):
+        for item in set(mine):
+            np.fmax(best[row], known[item], out=best[row])
+    return best
+
+
+def _floors(thresholds: NDArray[np.float32], modality: NDArray[np.str_]) -> NDArray[np.float32]:
+    """The lowest probability of one sense that can matter.
+
+    Two senses that are each under ``1 - sqrt(1 - p)`` stay under ``p`` together (noisy or).
+    """
+    lowest = REPORT_RATIO * thresholds
+    return np.where(modality == "any", 1 - np.sqrt(1 - lowest), lowest).astype(np.float32)

@@ -1,0 +1,105 @@
+"""`watchword up`: a whole site on this machine, until it is stopped."""
+
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+
+def up(
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=URL...]", help="Cameras to ingest right away.")
+    ] = None,
+    broker: Annotated[str, typer.Option(help="auto, tansu, or kafka (Apache Kafka; needs Java).")] = "auto",
+    folder: Annotated[Path | None, typer.Option("--data", help="Keep the servers' data here. Default: a temporary folder.")] = None,
+    kafka: Annotated[str, typer.Option(help="A Kafka of yours, HOST:PORT.")] = "",
+    redis: Annotated[str, typer.Option(help="A Redis of yours, redis://HOST:PORT/0.")] = "",
+    config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
+    policy: Annotated[str, typer.Option(help="When slower than the cameras: live skips, lossless lags.")] = "",
+    *,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin files again at their end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One line with every address, once ready.")] = False,
+) -> None:
+    """Start servers and a worker here and keep them running until Ctrl-C.
+
+    With --json one line says where everything is: {"kafka": ..., "redis": ..., "metrics": ..., "api": null}.
+
+    Examples:
+
+    watchword up yard=rtsp://10.0.0.7/stream
+
+    watchword up --broker kafka --data site/
+    """
+    from contextlib import ExitStack
+
+    from streamer.errors import UsageError
+    from streamer.ingest.ingestor import Ingestor
+    from streamer.ingest.spec import SourceSpec, parse_sources
+    from streamer.kafka_producer import BoundedProducer
+    from streamer.local import local_servers
+    from streamer.logs import set_up_logging
+    from streamer.settings import load_settings
+    from streamer.worker import Worker
+
+    if broker not in {"auto", "tansu", "kafka"}:
+        raise UsageError(f"--broker {broker!r} is not allowed; auto, tansu or kafka is")
+    specs = {name: SourceSpec(url, loop=loop) for name, url in parse_sources(sources).items()} if sources else {}
+    flags: dict[str, object] = {
+        key: value
+        for key, value in (("kafka.bootstrap", kafka), ("redis.url", redis), ("overload.policy", policy))
+        if value
+    }
+    settings = load_settings(config, flags)
+    set_up_logging(settings.log)
+    with ExitStack() as stack:
+        running, _ = stack.enter_context(
+            local_servers(settings, broker=broker, is_long_run=True, folder=folder)  # type: ignore[arg-type]  # checked
+        )
+        working = Worker(running)
+
+        def leave(number: int, frame: FrameType | None) -> None:
+            del number, frame
+            working.stop()
+
+        signal.signal(signal.SIGTERM, leave)
+        signal.signal(signal.SIGINT, leave)
+        if specs:
+            limit = running.kafka.message_max_bytes
+            producer = stack.enter_context(BoundedProducer(running.kafka.bootstrap, message_max_bytes=limit))
+            ingestor = Ingestor(specs, running, producer)
+            stack.callback(ingestor.stop)
+            ingestor.start()
+        addresses = {
+            "kafka": running.kafka.bootstrap,
+            "redis": running.redis.url,
+            "metrics": f"{working.url}/metrics",
+            "api": None,
+        }
+        announce = threading.Thread(
+            target=lambda: working.wait_ready() and _say(addresses, as_json=as_json), name="announce", daemon=True
+        )
+        announce.start()
+        working.run()
+
+
+def _say(addresses: dict[str, str | None], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(addresses) + "\n")
+        sys.stdout.flush()
+        return
+    from rich.console import Console
+
+    kafka, redis = addresses["kafka"], addresses["redis"]
+    console = Console(highlight=False, soft_wrap=True)
+    for name, address in addresses.items():
+        if address:
+            console.print(f"[bold]{name:8}[/] {address}")
+    console.print("\nReady. Next, in another terminal:")
+    console.print(f'  watchword prompts add "a person lying on the floor" --redis {redis}')
+    console.print(f"  watchword ingest yard=rtsp://CAMERA/STREAM --kafka {kafka}")
+    console.print(f"  watchword events tail -f --redis {redis}")

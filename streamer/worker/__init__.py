@@ -1,0 +1,305 @@
+"""One worker: the only place that knows every stage, and wires them, their threads and their end."""
+
+import contextlib
+import hashlib
+import socket
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import structlog
+from models.load import load_encoders
+from prometheus_client import CollectorRegistry
+
+from models.calibrate import PRIOR, Calibrations
+from models.encoders import Encoders
+from streamer.align import AlignStage, PromptEmbedder
+from streamer.backlog import Backlog
+from streamer.batch import Batcher
+from streamer.decode import DecodeOptions, decode_chunk
+from streamer.emit import Emitter, EventLimits
+from streamer.encode import EncodeStage
+from streamer.errors import UnavailableError
+from streamer.events import EventModel
+from streamer.health import Conditions, HealthServer
+from streamer.kafka_client import addresses, make_consumer
+from streamer.kafka_producer import BoundedProducer
+from streamer.metrics import Metrics
+from streamer.prompt_follower import PromptFollower
+from streamer.prompt_store import PromptStore
+from streamer.redis_client import connect_redis
+from streamer.settings import Settings
+from streamer.source import ChunkSource
+from streamer.types import Claim, Decoded, MediaChunk
+from streamer.window import Windower
+from streamer.worker.dead_letters import DeadLetters
+from streamer.worker.outbox import Commit, Outbox
+from streamer.worker.pipeline import Pipeline
+from streamer.worker.prompt_sets import PromptSets
+from streamer.worker.tracking import Tracking
+from streamer.worker.watching import Watching
+
+__all__ = ["Worker"]
+
+_log = structlog.get_logger(__name__)
+_SESSION_TIMEOUT_S = 6.0  # the least that Apache Kafka takes by default: a killed worker's partitions move after this
+_OUTBOX_DEPTH = 8
+_DRAIN_S = 30.0
+_PULSE_S = 2.0
+_READY_POLL_S = 0.05
+UNCALIBRATED = "the aligner is not trained: its confidence ranks matches, and is no calibrated probability yet"
+
+
+class Worker:
+    """Consumes media, watches for prompts, writes events. `run` blocks; `stop` may come from any thread.
+
+    Args:
+        settings: Name running servers.
+        encoders: Already loaded ones, for those that have them; None: load what the settings say.
+
+    Raises:
+        UnavailableError: A server does not answer at start.
+        ModelError: A model cannot be loaded.
+    """
+
+    def __init__(self, settings: Settings, encoders: Encoders | None = None) -> None:
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._leaving = threading.Event()
+        self._registry = CollectorRegistry()
+        self._metrics = Metrics(
+            self._registry, max_streams=settings.metrics.max_streams, max_prompts=settings.metrics.max_prompts
+        )
+        self._ready = Conditions(("models", "prompts", "partitions"))
+        self._alive = Conditions()
+        self._cleanup = contextlib.ExitStack()
+        try:
+            self._wire(encoders)
+        except BaseException:
+            self._cleanup.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """Where ``/metrics``, ``/healthz`` and ``/readyz`` are."""
+        return self._health.url
+
+    @property
+    def is_ready(self) -> bool:
+        """Partitions are assigned, prompts are loaded, models are warm."""
+        return not self._ready.reasons()
+
+    @property
+    def not_ready(self) -> dict[str, str]:
+        """What is missing, with the reason."""
+        return self._ready.reasons()
+
+    def wait_ready(self) -> bool:
+        """Block until it is ready; False if it was stopped before."""
+        while not self.is_ready:
+            if self._stopping.wait(_READY_POLL_S):
+                return False
+        return True
+
+    def stop(self) -> None:
+        """Stop polling, finish what is in flight, commit, leave the group. A second call leaves at once."""
+        if self._stopping.is_set():
+            self._leaving.set()
+        self._stopping.set()
+        self._backlog.wake()
+
+    def run(self) -> None:
+        """Work until `stop`.
+
+        Raises:
+            WatchwordError: Something failed that retrying does not mend.
+        """
+        try:
+            self._prompts.start()
+            self._outbox.start()
+            self._watching.start()
+            self._source.start()
+            pulse = threading.Thread(target=self._pulse, name="pulse", daemon=True)
+            pulse.start()
+            while not self._stopping.is_set():
+                self._raise_failures()
+                self._pipeline.step()
+            self._leave()
+        finally:
+            self._stopping.set()
+            self._cleanup.close()
+
+    def _wire(self, encoders: Encoders | None) -> None:
+        settings, cleanup = self._settings, self._cleanup
+        self._health = cleanup.enter_context(
+            HealthServer(
+                self._registry, self._ready, alive=self._alive, host=settings.metrics.host, port=settings.metrics.port
+            )
+        )
+        redis = connect_redis(settings.redis.url)
+        cleanup.callback(redis.close)
+        limits = EventLimits(settings.events.max_length, settings.events.max_age_s, settings.events.snapshot_ttl_s)
+        self._emitter = Emitter(redis, settings.redis.prefix, limits)
+        self._encoders = encoders or self._load()
+        self._ready.meet("models")
+        for model in (self._encoders.picture, self._encoders.sound):
+            self._metrics.model(model.name, model.sha256, settings.encode.device)
+        self._backlog = Backlog(
+            policy=settings.overload.policy,
+            max_bytes=2 * settings.kafka.poll_max_bytes,
+            max_age_s=settings.overload.max_age_s,
+        )
+        self._source = ChunkSource(
+            make_consumer(
+                settings.kafka.bootstrap,
+                group=settings.kafka.group,
+                message_max_bytes=settings.kafka.message_max_bytes,
+                poll_max_bytes=settings.kafka.poll_max_bytes,
+                session_timeout_s=_SESSION_TIMEOUT_S,
+            ),
+            settings.kafka.topics,
+            self._backlog,
+            self._claim,
+            max_future_s=settings.decode.max_future_s,
+        )
+        producer = BoundedProducer(
+            settings.kafka.bootstrap, message_max_bytes=settings.kafka.message_max_bytes + 65_536
+        )
+        cleanup.callback(producer.close, timeout_s=1.0)
+        self._outbox = Outbox(
+            self._emitter,
+            depth=_OUTBOX_DEPTH,
+            on_written=self._written,
+            on_lost=self._source.reclaim,
+            on_away=self._redis_away,
+        )
+        cleanup.callback(self._outbox.abandon)
+        embedder = PromptEmbedder(self._encoders, PRIOR)
+        follower = cleanup.enter_context(PromptFollower(PromptStore(redis, settings.redis.prefix)))
+        self._prompts = PromptSets(follower, embedder, on_change=self._prompts_changed)
+        cleanup.callback(self._prompts.close)
+        align = AlignStage(lambda: self._prompts.current, PRIOR, self._encoders.picture.grid)
+        self._watching = Watching(redis, settings, self._metrics)
+        cleanup.callback(self._watching.close)
+        self._pool = ThreadPoolExecutor(settings.decode.threads, thread_name_prefix="decode")
+        cleanup.callback(self._pool.shutdown, wait=False, cancel_futures=True)
+        window = settings.window
+        self._pipeline = Pipeline(
+            backlog=self._backlog,
+            decode=self._decode,
+            depth=settings.decode.queue_chunks,
+            windower=Windower(window.span_s, window.hop_s, window.join_wait_s, window.idle_flush_s, time.monotonic),
+            batcher=Batcher(settings.batch.max_frames, settings.batch.max_wait_s),
+            encode=EncodeStage(
+                self._encoders,
+                hop_s=window.hop_s,
+                reuse_max_age_s=settings.encode.reuse_max_age_s,
+                reuse_noise=settings.encode.reuse_noise,
+            ),
+            align=align,
+            tracking=Tracking(
+                settings, align, model_of(self._encoders, PRIOR), self._emitter.snapshot_key, self._watching, self._metrics
+            ),
+            outbox=self._outbox,
+            letters=DeadLetters(producer, settings.kafka.dead_topic),
+            watching=self._watching,
+            metrics=self._metrics,
+        )
+        cleanup.callback(self._pipeline.close)
+
+    def _load(self) -> Encoders:
+        encode = self._settings.encode
+        return load_encoders(
+            picture=encode.picture,
+            picture_model=encode.picture_model,
+            sound=encode.sound,
+            sound_model=encode.sound_model,
+            runtime=encode.runtime,
+            device=encode.device,
+            precision=encode.precision,
+            threads=encode.threads,
+        )
+
+    def _decode(self, chunk: MediaChunk) -> "Future[tuple[Decoded, float]]":
+        options = DecodeOptions.of(
+            self._settings.decode, self._encoders.picture.size, self._settings.stream(chunk.stream).masks
+        )
+        return self._pool.submit(_timed_decode, chunk, options)
+
+    def _claim(self, partition: int) -> Claim:
+        claim = self._emitter.claim(partition)
+        self._ready.meet("partitions")
+        return claim
+
+    def _written(self, commit: Commit, duration_s: float) -> None:
+        self._metrics.commit(duration_s)
+        self._source.processed(commit.partition, commit.offsets)
+        for latency_s in commit.latencies_s(time.monotonic()):
+            self._metrics.event_latency(latency_s)
+
+    def _redis_away(self, is_away: bool) -> None:  # a callback
+        self._metrics.redis_up(is_up=not is_away)
+        self._source.hold(is_held=is_away)
+        if is_away:
+            self._ready.fail("redis", "redis does not answer; the place is kept, nothing is lost")
+        else:
+            self._ready.meet("redis")
+
+    def _prompts_changed(self, active: int) -> None:
+        self._metrics.prompts_active(active)
+        self._ready.meet("prompts")
+
+    def _raise_failures(self) -> None:
+        for part in (self._source, self._outbox):
+            if part.failure is not None:
+                raise part.failure
+
+    def _leave(self) -> None:
+        """In order, what is in flight committed; at the second `stop` at once, and the next owner reads it again."""
+        self._ready.fail("shutdown", "the worker is leaving")
+        self._source.stop()
+        deadline_s = time.monotonic() + _DRAIN_S
+        while not self._leaving.is_set() and time.monotonic() < deadline_s:
+            if self._pipeline.drain_step():
+                break
+        else:
+            self._outbox.abandon()
+        self._outbox.close(max(0.1, deadline_s - time.monotonic()))
+        self._source.close()
+
+    def _pulse(self) -> None:
+        """Now and then: lag, reachability, the age of what is kept."""
+        next_tidy_s = 0.0
+        while not self._stopping.wait(_PULSE_S):
+            self._metrics.kafka_up(is_up=_is_listening(self._settings.kafka.bootstrap))
+            for place, messages in self._source.lag.items():
+                self._metrics.lag(place.topic, place.partition, messages)
+            if time.monotonic() > next_tidy_s:
+                next_tidy_s = time.monotonic() + 60.0
+                with contextlib.suppress(UnavailableError):
+                    self._emitter.tidy(time.time_ns() // 1000)
+
+
+def model_of(encoders: Encoders, calibrations: Calibrations) -> EventModel:
+    """What events say about what judged."""
+    digest = hashlib.sha256(f"{encoders.picture.sha256}{encoders.sound.sha256}".encode()).hexdigest()
+    return EventModel(
+        name=f"{encoders.picture.name}+{encoders.sound.name}",
+        sha256=digest,
+        calibrated=calibrations.trained,
+        note=None if calibrations.trained else UNCALIBRATED,
+    )
+
+
+def _timed_decode(chunk: MediaChunk, options: DecodeOptions) -> tuple[Decoded, float]:
+    started_s = time.monotonic()
+    decoded = decode_chunk(chunk, options)
+    return decoded, time.monotonic() - started_s
+
+
+def _is_listening(bootstrap: str) -> bool:
+    for address in addresses(bootstrap):
+        host, _, port = address.rpartition(":")
+        with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=2.0):
+            return True
+    return False

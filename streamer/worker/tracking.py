@@ -1,0 +1,261 @@
+"""Confidences of a batch into event documents, with their evidence, snapshots and latencies."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+
+from streamer.align import AlignStage, PromptSet
+from streamer.decode import decode_still
+from streamer.errors import ChunkError
+from streamer.events import Event, EventModel, event_of, latency_of
+from streamer.metrics import Metrics
+from streamer.settings import Settings
+from streamer.snapshot import render
+from streamer.system import SystemWatch
+from streamer.track import TrackOptions, WindowScores, advance, attach, finish
+from streamer.track_state import StreamState, from_document, to_document
+from streamer.types import Alignment, Decoded, EventState, MediaChunk, Position, Tokens, Transition, Window
+from streamer.worker.watching import Watching
+
+_log = structlog.get_logger(__name__)
+SNAPSHOT_SIDE_PX = 640
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a batch passed each stage, monotonic seconds."""
+
+    ready_s: tuple[float, ...]
+    launched_s: float
+    encoded_s: float
+    aligned_s: float
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a batch comes to for one partition.
+
+    Attributes:
+        events: In order.
+        snapshots: Event id to a function that draws its JPEG, or gives None where no picture decodes.
+    """
+
+    events: list[Event] = field(default_factory=list)
+    snapshots: dict[str, Callable[[], bytes | None]] = field(default_factory=dict)
+
+
+class Tracking:
+    """The trackers of all streams of our partitions. Owned by the pipeline's thread.
+
+    Args:
+        settings: Track options, labels and masks of streams, the system watch.
+        align: Draws evidence.
+        model: What events say about what judged.
+        snapshot_key: Event id to the key of its JPEG.
+        watching: What is shown of streams between events.
+        metrics: Counters.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        align: AlignStage,
+        model: EventModel,
+        snapshot_key: Callable[[str], str],
+        watching: Watching,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._align = align
+        self._model = model
+        self._snapshot_key = snapshot_key
+        self._watching = watching
+        self._metrics = metrics
+        self._options = TrackOptions(
+            exit_ratio=settings.track.exit_ratio,
+            merge_gap_us=round(settings.track.merge_gap_s * 1e6),
+            update_interval_us=round(settings.track.update_interval_s * 1e6),
+        )
+        self._system = SystemWatch(settings.system, self._options)
+        self._states: dict[int, dict[str, StreamState]] = {}
+        self._decode_s: dict[str, float] = {}
+
+    def restore(self, partition: int, state: Mapping[str, Any] | None, now_s: float) -> None:
+        """Go on where the last commit of a partition was.
+
+        Raises:
+            ContractError: Another version wrote the state.
+        """
+        self._states[partition] = {}
+        for stream, saved in (state or {}).items():
+            self._states[partition][stream] = from_document(saved["prompts"], stream)
+            self._system.restore(stream, saved["camera"], now_s)
+
+    def state(self, partition: int) -> dict[str, Any]:
+        """What `restore` needs; plain JSON."""
+        return {
+            stream: {"prompts": to_document(state), "camera": self._system.state(stream)}
+            for stream, state in self._states.get(partition, {}).items()
+        }
+
+    def drop(self, partition: int) -> list[str]:
+        """Forget a partition; gives the streams that were in it."""
+        streams = list(self._states.pop(partition, {}))
+        for stream in streams:
+            self._system.forget(stream)
+            self._watching.forget(stream)
+            self._decode_s.pop(stream, None)
+        return streams
+
+    def arrived(self, decoded: Decoded, decode_s: float, now_s: float) -> None:
+        """A chunk was decoded."""
+        stream = decoded.chunk.stream
+        self._states.setdefault(decoded.chunk.position.partition, {}).setdefault(stream, StreamState())
+        self._decode_s[stream] = decode_s
+        self._system.arrived(stream, now_s)
+        self._watching.arrived(decoded)
+
+    def excuse(self, now_s: float) -> None:
+        """We were not listening: that nothing arrived says nothing about the cameras."""
+        self._system.excuse(now_s)
+
+    def observe(self, tokens: Tokens, alignment: Alignment, prompts: PromptSet, timing: Timing) -> dict[int, Outcome]:
+        """Track every window of a batch; gives what it comes to by partition."""
+        outcomes: dict[int, Outcome] = {}
+        for row, window in enumerate(tokens.windows):
+            states = self._states.get(window.partition)
+            if states is None:
+                continue  # lost while the batch was being encoded
+            outcome = outcomes.setdefault(window.partition, Outcome())
+            self._observe_window(row, window, states, tokens, alignment, prompts, timing, outcome)
+        return outcomes
+
+    def silent(self, now_s: float) -> dict[int, Outcome]:
+        """Events about streams from which nothing came for too long, by partition."""
+        outcomes: dict[int, Outcome] = {}
+        partition_of = {stream: partition for partition, states in self._states.items() for stream in states}
+        for change in self._system.silent(now_s):
+            if change.stream in partition_of:
+                outcome = outcomes.setdefault(partition_of[change.stream], Outcome())
+                outcome.events.append(self._document(change, {}, time.time() - change.end_us / 1e6))
+        return outcomes
+
+    def finish(self, partition: int, stream: str, prompts: PromptSet) -> list[Event]:
+        """A stream's session ended: close what is open on it."""
+        states = self._states.get(partition, {})
+        if stream not in states:
+            return []
+        view = prompts.of_stream(stream, self._settings.stream(stream).labels)
+        states[stream], closed = finish(states[stream], stream, view)
+        closed = (*closed, *self._system.finish(stream))
+        return [self._document(change, {}, time.time() - change.end_us / 1e6) for change in closed]
+
+    def _observe_window(  # the one place where all of a window's parts meet
+        self,
+        row: int,
+        window: Window,
+        states: dict[str, StreamState],
+        tokens: Tokens,
+        alignment: Alignment,
+        prompts: PromptSet,
+        timing: Timing,
+        outcome: Outcome,
+    ) -> None:
+        stream = window.stream
+        view = prompts.of_stream(stream, self._settings.stream(stream).labels)
+        scores = WindowScores(
+            stream,
+            window.start_us,
+            window.end_us,
+            alignment.confidence[row],
+            alignment.seen[row],
+            alignment.heard[row],
+        )
+        state, changes, gates = advance(states.get(stream, StreamState()), scores, view, self._options)
+        shown = []
+        for change in changes:
+            if change.state is EventState.OPEN or change.is_peak:
+                column = prompts.table.columns[change.prompt.id]
+                evidence = self._align.evidence(tokens, row, column, prompts)
+                state = attach(state, change.prompt.id, evidence, _position(window))
+                shown.append(replace(change, evidence=evidence, media=_position(window)))
+            else:
+                shown.append(change)
+        states[stream] = state
+        self._watching.observed(window, scores, prompts, gates)
+        for change in (*shown, *self._system.observe(window)):
+            self._publish(change, window, row, timing, outcome)
+
+    def _publish(self, change: Transition, window: Window, row: int, timing: Timing, outcome: Outcome) -> None:
+        now_s = time.monotonic()
+        capture_to_event_s = time.time() - window.start_us / 1e6
+        ready_s, decode_s = timing.ready_s[row], self._decode_s.get(window.stream, 0.0)
+        stages = {
+            "decode": decode_s,
+            "batch": timing.launched_s - ready_s,
+            "encode": timing.encoded_s - timing.launched_s,
+            "align": timing.aligned_s - timing.encoded_s,
+            "track": now_s - timing.aligned_s,
+        }
+        stages["window"] = capture_to_event_s - sum(stages.values())
+        if change.state is EventState.OPEN and window.has_picture and window.times_us.size:
+            if change.evidence is None:  # dark and frozen: the camera's own state, to be seen on any frame
+                change = replace(change, media=_position(window))
+            outcome.snapshots[change.id] = _drawer(window, change, self._settings)
+        outcome.events.append(self._document(change, stages, capture_to_event_s))
+
+    def _document(self, change: Transition, stages: Mapping[str, float], capture_to_event_s: float) -> Event:
+        event = event_of(
+            change,
+            stream_labels=self._settings.stream(change.stream).labels,
+            model=self._model,
+            latency=latency_of(capture_to_event_s, stages),
+            snapshot=self._snapshot_key(change.id) if change.media is not None else None,
+        )
+        self._metrics.event(event.prompt.id, event.severity, event.state)
+        _log.info(
+            "event",
+            id=event.id,
+            state=event.state,
+            stream=event.stream,
+            prompt=event.prompt.id,
+            confidence=event.confidence,
+        )
+        return event
+
+
+def _position(window: Window) -> Position | None:
+    return window.chunks[-1].position if window.chunks else None
+
+
+def _drawer(window: Window, change: Transition, settings: Settings) -> Callable[[], bytes | None]:
+    """Draws the snapshot later, off the batch loop, from the chunk that the window holds."""
+    evidence = change.evidence
+    at_us = int(window.times_us[-1])
+    if evidence is not None and evidence.frame_time_us is not None:
+        at_us = evidence.frame_time_us
+    chunk = _chunk_at(window.chunks, at_us)
+    masks = settings.stream(window.stream).masks
+    region = None if evidence is None else evidence.region
+
+    def draw() -> bytes | None:
+        if chunk is None:
+            return None
+        try:
+            still = decode_still(chunk, at_us, SNAPSHOT_SIDE_PX, masks)
+        except ChunkError as error:
+            _log.warning("no snapshot", stream=chunk.stream, error=str(error))
+            return None
+        return render(still, region, f"{change.stream}: {change.prompt.text} ({change.confidence:.2f})")
+
+    return draw
+
+
+def _chunk_at(chunks: Sequence[MediaChunk], at_us: int) -> MediaChunk | None:
+    """The picture chunk that holds a time: the last that starts at or before it."""
+    pictures = [chunk for chunk in chunks if not chunk.content_type.startswith("audio/")]
+    before = [chunk for chunk in pictures if chunk.capture_us <= at_us]
+    return before[-1] if before else (pictures[0] if pictures else None)
