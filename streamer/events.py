@@ -204,7 +204,9 @@ def _evidence(evidence: Evidence | None) -> EventEvidence | None:
 
 
 def _media(position: Position | None) -> Media | None:
-    return position and Media(topic=position.topic, partition=position.partition, offset=position.offset)
+    if position is None:
+        return None
+    return Media(topic=position.topic, partition=position.partition, offset=position.offset)
 
 
 def _rounded(value: float) -> float:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 MINUTES: Final = 10
 MINUTE_US: Final = 60_000_000
 NEAR_MISSES: Final = 5
+NEAR_RATIO: Final = 0.5  # from this share of its threshold on, a prompt counts as near
 _EMPTY: Final = -1  # a minute that nothing was written to
 
 
@@ -129,7 +130,7 @@ class Memory:
     def best(self, now_us: int) -> NDArray[np.float32]:
         """The best of the last `MINUTES` minutes, float32 ``(P,)``."""
         rows = self._recent(now_us)
-        return self._best[rows].max(axis=0, initial=0).astype(np.float32)
+        return np.asarray(self._best[rows].max(axis=0, initial=0), np.float32)
 
     def near_misses(self, column: int, now_us: int) -> tuple[NearMiss, ...]:
         """The best minutes of a prompt, the best first, at most `NEAR_MISSES`."""

@@ -5,25 +5,29 @@ Under the prefix:
 - ``live:{stream}``: hash, prompt -> latest confidence.
 - ``stream:{stream}``: hash with the fields of `StreamStatus`; ``streams``: sorted set of stream ids by when they were
   last written, in seconds.
-- ``why:{stream}``: hash, prompt -> JSON document of its near misses.
+- ``why:{stream}``: JSON document, near misses of the last minutes.
 
-Written in one pipeline, never atomic with events: it may be lost, and nothing depends on it.
+Written in one pipeline, never atomic with events: it may be lost, and nothing depends on it. All of it is written every
+`FULL_INTERVAL_S`; in between only confidences that changed, because on most cameras most do not.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from redis import Redis
 
-from streamer.gates import Gate, Memory
+from streamer.errors import UnavailableError
+from streamer.gates import NEAR_RATIO, Memory
 from streamer.prompt_table import PromptTable
 from streamer.redis_client import reaching
 
 MAX_PROMPTS: Final = 256  # per stream; of more, those nearest to their thresholds
+FULL_INTERVAL_S: Final = 5.0
+CHANGE: Final = 0.005  # a confidence that moved by less is not written again before the next full write
 WHY_TTL_S: Final = 900
 STREAM_TTL_S: Final = 86_400  # a camera that is gone stays in the list this long
 
@@ -76,8 +80,17 @@ class Glimpse:
     end_us: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Written:
+    """What Redis has of a stream: confidences (NaN: none) of a table, and when all of it was written last."""
+
+    table: PromptTable
+    confidence: NDArray[np.float32]
+    full_s: float
+
+
 class LiveBoard:
-    """Writes and reads it.
+    """Writes and reads it. One thread writes.
 
     Args:
         redis: Client that answers in bytes.
@@ -89,6 +102,7 @@ class LiveBoard:
         self._redis = redis
         self._prefix = prefix
         self._ttl_s = ttl_s
+        self._written: dict[str, _Written] = {}
 
     def write(self, glimpses: Sequence[Glimpse], now_s: float) -> None:
         """Overwrite what is known of some streams.
@@ -102,20 +116,40 @@ class LiveBoard:
         """
         pipeline = self._redis.pipeline(transaction=False)
         for glimpse in glimpses:
-            nearest = nearest_columns(np.nan_to_num(glimpse.confidence), glimpse.table.thresholds)
-            live = {
-                glimpse.table.prompts[column].id: f"{glimpse.confidence[column]:.4f}"
-                for column in nearest
-                if not np.isnan(glimpse.confidence[column])
-            }
-            self._replace(pipeline, f"live:{glimpse.stream}", live, self._ttl_s)
-            status = asdict(glimpse.status) | {"labels": json.dumps(dict(glimpse.status.labels)), "written_s": now_s}
-            self._replace(pipeline, f"stream:{glimpse.stream}", status, STREAM_TTL_S)
-            self._replace(pipeline, f"why:{glimpse.stream}", why_documents(glimpse), WHY_TTL_S)
-            pipeline.zadd(f"{self._prefix}streams", {glimpse.stream: now_s})
+            self._write_one(pipeline, glimpse, now_s)
         pipeline.zremrangebyscore(f"{self._prefix}streams", "-inf", now_s - STREAM_TTL_S)
-        with reaching(self._redis):
-            pipeline.execute()
+        try:
+            with reaching(self._redis):
+                pipeline.execute()
+        except UnavailableError:
+            self._written.clear()  # whatever of it arrived: the next write is a full one
+            raise
+
+    def _write_one(self, pipeline: Any, glimpse: Glimpse, now_s: float) -> None:
+        before = self._written.get(glimpse.stream)
+        live, key = f"{self._prefix}live:{glimpse.stream}", glimpse.stream
+        if before is None or before.table is not glimpse.table or now_s - before.full_s >= FULL_INTERVAL_S:
+            before = _Written(glimpse.table, np.full(len(glimpse.table), np.nan, np.float32), now_s)
+            pipeline.delete(live)
+            pipeline.set(f"{self._prefix}why:{key}", json.dumps(why_document(glimpse)), ex=WHY_TTL_S)
+        columns = nearest_columns(np.nan_to_num(glimpse.confidence), glimpse.table.thresholds)
+        values = glimpse.confidence[columns]
+        is_new = ~(np.abs(values - before.confidence[columns]) < CHANGE) & ~np.isnan(values)
+        columns, values = columns[is_new], values[is_new]
+        if len(columns):
+            prompts = glimpse.table.prompts
+            fields = {
+                prompts[column].id: round(value, 4) for column, value in zip(columns, values.tolist(), strict=True)
+            }
+            pipeline.hset(live, mapping=fields)
+        pipeline.expire(live, self._ttl_s)
+        status = asdict(glimpse.status) | {"labels": json.dumps(dict(glimpse.status.labels)), "written_s": now_s}
+        pipeline.hset(f"{self._prefix}stream:{key}", mapping=status)
+        pipeline.expire(f"{self._prefix}stream:{key}", STREAM_TTL_S)
+        pipeline.zadd(f"{self._prefix}streams", {key: now_s})
+        confidence = before.confidence.copy()
+        confidence[columns] = values
+        self._written[key] = replace(before, confidence=confidence)
 
     def streams(self) -> dict[str, dict[str, str]]:
         """Status fields of every known stream, by id."""
@@ -134,18 +168,11 @@ class LiveBoard:
             found: Any = self._redis.hgetall(f"{self._prefix}live:{stream}")
         return {prompt: float(value) for prompt, value in _texts(found).items()}
 
-    def why(self, stream: str, prompt: str) -> dict[str, Any] | None:
-        """What is known of a prompt on a stream, and below which confidence nothing is; None: no worker wrote any."""
+    def why(self, stream: str) -> dict[str, Any] | None:
+        """What `why_document` made of a stream; None: no worker wrote any lately."""
         with reaching(self._redis):
-            mine, rest = self._redis.hmget(f"{self._prefix}why:{stream}", [prompt, "*"])
-        found = mine or rest
+            found: Any = self._redis.get(f"{self._prefix}why:{stream}")
         return None if found is None else json.loads(found)
-
-    def _replace(self, pipeline: Any, key: str, fields: Mapping[str, Any], ttl_s: int) -> None:
-        pipeline.delete(f"{self._prefix}{key}")
-        if fields:
-            pipeline.hset(f"{self._prefix}{key}", mapping=fields)
-            pipeline.expire(f"{self._prefix}{key}", ttl_s)
 
 
 def nearest_columns(confidence: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -156,30 +183,33 @@ def nearest_columns(confidence: NDArray[np.float32], thresholds: NDArray[np.floa
     return np.sort(np.argpartition(nearness, -MAX_PROMPTS)[-MAX_PROMPTS:])
 
 
-def why_documents(glimpse: Glimpse) -> dict[str, str]:
-    """Per prompt its near misses as JSON; under ``*`` what holds for those that are not listed."""
+def why_document(glimpse: Glimpse) -> dict[str, Any]:
+    """How near prompts came in the last minutes.
+
+    Returns:
+        ``until_us``; ``best``, the best confidence by prompt; ``floor``, the best of all prompts not listed there;
+        ``near``, for those that came over half their threshold, windows as ``[end in us, confidence, gate]``, best
+        first.
+    """
     best = glimpse.memory.best(glimpse.end_us)
-    thresholds = glimpse.table.thresholds
-    columns = nearest_columns(best, thresholds)
-    documents = {}
-    for column in columns:
-        misses = glimpse.memory.near_misses(int(column), glimpse.end_us)
-        documents[glimpse.table.prompts[column].id] = json.dumps(
-            {
-                "best": round(float(best[column]), 4),
-                "gate": misses[0].gate.label if misses else Gate.THRESHOLD.label,
-                "near_misses": [
-                    [miss.time_us, miss.confidence, miss.gate.label] for miss in misses if miss.gate is not Gate.NONE
-                ],
-                "until_us": glimpse.end_us,
-            }
-        )
-    rest = np.delete(best, columns)
-    floor = round(float(rest.max(initial=0.0)), 4)
-    documents["*"] = json.dumps(
-        {"best": floor, "is_floor": True, "gate": Gate.THRESHOLD.label, "near_misses": [], "until_us": glimpse.end_us}
-    )
-    return documents
+    table = glimpse.table
+    columns = nearest_columns(best, table.thresholds)
+    near = columns[(best[columns] >= NEAR_RATIO * table.thresholds[columns]) & (best[columns] > 0)]
+    return {
+        "until_us": glimpse.end_us,
+        "best": {
+            table.prompts[column].id: round(value, 4)
+            for column, value in zip(columns, best[columns].tolist(), strict=True)
+        },
+        "floor": round(float(np.delete(best, columns).max(initial=0.0)), 4),
+        "near": {
+            table.prompts[column].id: [
+                [miss.time_us, miss.confidence, miss.gate.label]
+                for miss in glimpse.memory.near_misses(int(column), glimpse.end_us)
+            ]
+            for column in near
+        },
+    }
 
 
 def _texts(found: Mapping[bytes, bytes]) -> dict[str, str]:

@@ -16,19 +16,16 @@ Windows that start at or before the last tracked one change nothing, so a replay
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import event_id
-from streamer.gates import Gate, Gates
+from streamer.gates import NEAR_RATIO, Gate, Gates
 from streamer.prompt_table import TrackedPrompts
 from streamer.prompts import Prompt
 from streamer.track_state import NEVER_US, PromptState, Run, StreamState
 from streamer.types import EventState, Evidence, Position, PromptNote, Transition
-
-NEAR_RATIO: Final = 0.5  # from this share of its threshold on, a prompt counts as near
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ _EXPLANATIONS: Mapping[str | None, str] = {
     "cooldown": "It matched again, but within the `cooldown` of the event before.",
 }
 
+_UNLISTED = " Of very many prompts only the nearest are listed: its best is no more than this."
+
 
 def explain(
     board: LiveBoard, prompts: Sequence[Prompt], stream: str, name: str, masks: Sequence[Polygon], now_us: int
@@ -50,32 +52,32 @@ def explain(
     statuses = board.streams()
     if stream not in statuses:
         raise WatchwordError(f"no worker has seen a stream {stream!r}; {_nearest(stream, statuses)}")
-    known = board.why(stream, prompt.id)
+    document = board.why(stream)
     gate = _standing_gate(prompt, stream, _labels(statuses[stream]), masks)
-    if known is None:
+    if document is None:
         if gate is None:
             raise WatchwordError(
                 f"no worker has looked at stream {stream!r} for a while; see `watchword streams`, and start a worker"
             )
-        known = {"best": 0.0, "gate": gate, "near_misses": []}
-    gate = gate or known["gate"]
-    if gate == "threshold" and not prompt.is_open(now_us) and not known["near_misses"]:
-        gate = "schedule"
-    explanation = _EXPLANATIONS[gate]
-    if known.get("is_floor"):
-        explanation += " Of very many prompts only the nearest are listed: its best is no more than this."
+        document = {"best": {}, "floor": 0.0, "near": {}}
+    windows = document["near"].get(prompt.id, [])
+    is_listed = prompt.id in document["best"] or not document["floor"]
+    best = document["best"].get(prompt.id, document["floor"])
+    if gate is None:
+        gate = windows[0][2] if windows else "threshold" if prompt.is_open(now_us) else "schedule"
     return {
         "stream": stream,
         "prompt": prompt.id,
-        "best": known["best"],
+        "best": best,
         "threshold": prompt.threshold,
         "gate": gate,
         "near_misses": [
             {"time": to_rfc3339(time_us), "confidence": confidence, "gate": stopped_by}
-            for time_us, confidence, stopped_by in known["near_misses"]
+            for time_us, confidence, stopped_by in windows
+            if stopped_by is not None
         ],
         "minutes": MINUTES,
-        "explanation": explanation,
+        "explanation": _EXPLANATIONS[gate] + ("" if is_listed else _UNLISTED),
     }
 
 

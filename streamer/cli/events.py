@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from streamer.events import Event
 
 app = typer.Typer(
-    help="What was seen and heard.", no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}
+    name="events",
+    help="What was seen and heard.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 RedisOption = Annotated[str, typer.Option(help="Redis to read from, redis://HOST:PORT/0.")]
