@@ -175,7 +175,8 @@ def _pictures(
     if not keys:
         return Effort.NONE, *none
     usable = packets.picture_packets[keys[0] :]
-    effort = choose_effort(packets.picture_packets, options.effort, options.activity_threshold)
+    rate_hz = 1_000_000 / (interval_us(usable) or 1_000_000)
+    effort = choose_effort(usable, rate_hz, options.effort, options.activity_threshold)
     wanted = _wanted(usable, options, effort, shift_us)
     pixels = np.empty((len(wanted), size, size, 3), np.uint8)
     times: list[int] = []

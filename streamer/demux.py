@@ -150,6 +150,8 @@ def open_chunk(chunk: MediaChunk, limits: Limits) -> InputContainer:
     form = _FORMS.get(chunk.content_type)
     if form is None:
         refuse(chunk, "no demuxer for this content type", "type")
+    if chunk.content_type == "audio/aac" and not _begins_as_aac(chunk.payload):
+        refuse(chunk, "does not begin with an ADTS frame", "malformed")  # the demuxer would search for one anywhere
     options = {
         **_PROBE,
         "format_whitelist": form.demuxer,
@@ -236,6 +238,10 @@ def _packets(chunk: MediaChunk, container: InputContainer, streams: list[Any]) -
         yield from container.demux(streams)
     except (av.FFmpegError, ValueError, OverflowError) as error:
         refuse(chunk, f"its container breaks off: {_why(error)}", "malformed")
+
+
+def _begins_as_aac(payload: bytes) -> bool:
+    return payload.startswith(b"ID3") or (payload[:1] == b"\xff" and payload[1:2] != b"" and payload[1] & 0xF6 == 0xF0)
 
 
 def _open_nothing(*_: object) -> NoReturn:
