@@ -15,6 +15,7 @@ from streamer.errors import SettingsError, UnavailableError
 _CONNECT_TIMEOUT_S = 3.0
 _BOOTSTRAP_TIMEOUT_S = 10.0
 _REQUEST_TIMEOUT_S = 15.0
+_METADATA_TIMEOUT_S = 5.0  # how long the first message for a topic may wait to hear where it is
 _RECONNECT_MAX_S = 2.0  # the client's default of 30 s would be noticed as a hole in the pictures
 _MIN_SEGMENT_BYTES = 1_048_576  # Apache Kafka refuses less
 
@@ -67,7 +68,7 @@ def make_producer(bootstrap: str, *, message_max_bytes: int, delivery_timeout_s:
             acks="all",
             enable_idempotence=True,
             max_request_size=message_max_bytes,
-            max_block_ms=_ms(_BOOTSTRAP_TIMEOUT_S),
+            max_block_ms=_ms(_METADATA_TIMEOUT_S),
             delivery_timeout_ms=_ms(delivery_timeout_s),
             request_timeout_ms=_ms(min(_REQUEST_TIMEOUT_S, delivery_timeout_s)),
             allow_auto_create_topics=False,

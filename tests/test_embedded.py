@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import structlog
 
 from streamer.embedded import (
     ApacheKafka,
@@ -369,4 +370,6 @@ def test_the_broker_suits_the_run(
     kind: BrokerKind, is_long_run: bool, has_kafka: bool, chosen: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streamer.embedded.has_apache_kafka", lambda: has_kafka)
-    assert isinstance(choose_broker(kind, is_long_run=is_long_run), chosen)
+    with structlog.testing.capture_logs() as logs:
+        assert isinstance(choose_broker(kind, is_long_run=is_long_run), chosen)
+    assert bool(logs) == (is_long_run and chosen is TansuBroker)

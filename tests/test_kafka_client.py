@@ -162,7 +162,7 @@ def test_a_broker_that_is_away_is_one_quick_error_with_its_address() -> None:
         with pytest.raises(UnavailableError, match=rf"Kafka at {away} failed .*--kafka"):
             make()
     assert time.monotonic() - started_s < 2
-    assert threading.active_count() == threads_before
+    assert threading.active_count() <= threads_before
     assert cluster_id_of(away) is None
 
 

@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Literal
 
+import structlog
+
 from streamer.embedded.apache import ApacheKafka, has_apache_kafka
 from streamer.embedded.server import EmbeddedServer
 from streamer.embedded.tansu import TansuBroker
 from streamer.embedded.valkey import EmbeddedRedis
 
 __all__ = ["ApacheKafka", "Broker", "BrokerKind", "EmbeddedRedis", "EmbeddedServer", "TansuBroker", "choose_broker"]
+
+_log = structlog.get_logger(__name__)
 
 Broker = TansuBroker | ApacheKafka
 BrokerKind = Literal["auto", "tansu", "kafka"]
@@ -28,4 +32,10 @@ def choose_broker(
     """
     if kind == "kafka" or (kind == "auto" and is_long_run and has_apache_kafka()):
         return ApacheKafka(folder, message_max_bytes=message_max_bytes)
+    if is_long_run:
+        _log.warning(
+            "the embedded broker keeps every byte in memory and ends at its limit; for a long run install Java and Maven,"
+            " or name a broker with --kafka",
+            broker="tansu",
+        )
     return TansuBroker(folder)
