@@ -34,8 +34,8 @@ def choose_broker(
         return ApacheKafka(folder, message_max_bytes=message_max_bytes)
     if is_long_run:
         _log.warning(
-            "the embedded broker keeps every byte in memory and ends at its limit; for a long run install Java and Maven,"
-            " or name a broker with --kafka",
+            "the embedded broker keeps every byte in memory and ends at its limit; for a long run install Java and"
+            " Maven, or name a broker with --kafka",
             broker="tansu",
         )
     return TansuBroker(folder)
