@@ -1,6 +1,7 @@
 import contextlib
 import functools
 import http.server
+import io
 import itertools
 import json
 import os
@@ -13,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from streamer.embedded import TansuBroker
@@ -137,6 +140,7 @@ def serving(folder: Path, log: list[str] | None = None) -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.slow
 def test_a_camera_over_rtsp_is_cut_at_its_keyframes_with_the_time_of_the_wall(clip: Path, port: int) -> None:
     need_gstreamer()
     camera = Camera(clip, port)
@@ -157,6 +161,7 @@ def test_a_camera_over_rtsp_is_cut_at_its_keyframes_with_the_time_of_the_wall(cl
     assert [chunk.seq for chunk in chunks[:4]] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_camera_that_dies_is_opened_again_as_a_new_session(clip: Path, port: int) -> None:
     need_gstreamer()
     camera = Camera(clip, port)
@@ -216,6 +221,40 @@ def test_an_hls_playlist_is_read_over_http_but_cannot_name_files_of_this_machine
         for name in ("evil.m3u8", "evil.ffconcat"):
             with pytest.raises(SourceError):
                 _read(f"{root}/{name}")
+
+
+def test_a_web_camera_that_sends_jpegs_is_timed_by_their_arrival() -> None:
+    picture = _jpeg()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
+            pass
+
+        def do_GET(self) -> None:  # the base class names it so
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+            with contextlib.suppress(OSError):  # the client leaves
+                while not done.wait(0.1):
+                    self.wfile.write(head + picture + b"\r\n")
+
+    done = threading.Event()
+    producer = KeepingProducer()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with ingesting(f"http://127.0.0.1:{server.server_address[1]}/video", producer, chunk_s=0.5):
+                chunks = producer.wait_for(4)
+        finally:
+            done.set()
+            server.shutdown()
+            thread.join()
+    times_us = np.array([time_us for chunk in chunks[1:4] for time_us in picture_times_us(chunk)])
+    assert {chunk.content_type for chunk in chunks} == {"video/mp4"}
+    assert 80_000 < np.diff(times_us).mean() < 250_000  # ten a second; FFmpeg would say 25
+    assert abs(times_us[-1] - time.time_ns() // 1000) < 5_000_000
 
 
 def test_credentials_in_an_http_error_are_not_shown(tmp_path: Path) -> None:
@@ -300,6 +339,7 @@ def test_a_file_is_in_kafka_whole_although_the_broker_stood_still(clip: Path, ow
     assert sum(len(picture_times_us(chunk)) for chunk in by_seq.values()) == 500
 
 
+@pytest.mark.slow
 def test_a_camera_goes_on_while_the_broker_stands_still_and_the_oldest_give_way(
     clip: Path, port: int, own_broker: TansuBroker
 ) -> None:
@@ -434,6 +474,12 @@ def read_topic(broker: str, topic: str, settings: Settings, count: int) -> list[
     finally:
         consumer.close()
     return chunks
+
+
+def _jpeg() -> bytes:
+    out = io.BytesIO()
+    PIL.Image.fromarray(np.full((96, 160, 3), 90, np.uint8)).save(out, "JPEG")
+    return out.getvalue()
 
 
 def _read(url: str) -> list[MediaChunk]:

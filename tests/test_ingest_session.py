@@ -310,6 +310,11 @@ def test_what_cannot_be_read_is_one_error_that_names_it(tmp_path: Path, make: Ca
         read(path)
 
 
+def test_a_webcam_that_is_not_there_is_one_error_that_says_what_to_check() -> None:
+    with pytest.raises(SourceError, match=r"/dev/video987 cannot be opened: No such file.*plugged in"):
+        read(Path("/dev/video987"))
+
+
 def test_a_truncated_file_gives_what_it_has(tmp_path: Path) -> None:
     whole = make_clip(tmp_path / "whole.ts")
     cut = tmp_path / "cut.ts"

@@ -61,8 +61,8 @@ def ingest(
     from streamer.settings import load_settings
 
     pace = parse_rate(rate)
-    if not image_rate > 0:
-        raise UsageError(f"--image-rate {image_rate} is not over 0; give pictures a second, such as 2")
+    if not 0 < image_rate < float("inf"):
+        raise UsageError(f"--image-rate {image_rate:g} is not allowed; give pictures a second, a number over 0")
     specs = {
         name: SourceSpec(url, rate=pace, loop=loop, image_rate_hz=image_rate)
         for name, url in parse_sources(sources).items()

@@ -109,6 +109,8 @@ def _open(spec: SourceSpec, timeout_s: float) -> InputContainer:
     if spec.is_device:
         return _open_device(spec.url, threads)
     options = _file_options(spec.scheme)
+    if spec.scheme:
+        options["fpsprobesize"] = "2"  # a web camera is opened at once, not after five seconds of counting pictures
     if spec.scheme.startswith("rtsp"):
         # Over TCP: a lost UDP packet would spoil a whole group of pictures.
         options |= {"rtsp_transport": "tcp", "timeout": str(round(timeout_s * 1e6))}
