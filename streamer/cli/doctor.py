@@ -20,7 +20,7 @@ def doctor(
 
     Exit status 1 if anything will not work.
 
-    Example: watchword doctor --kafka broker:9092 --redis redis://cache:6379/0
+    For example: watchword doctor --kafka broker:9092 --redis redis://cache:6379/0
     """
     from rich.console import Console
     from rich.table import Table

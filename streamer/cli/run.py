@@ -15,12 +15,16 @@ def run(
             " NAME=SOURCE to name the stream.",
         ),
     ],
-    prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", metavar="TEXT", help="What to watch for.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", metavar="TEXT", help="What to watch for.")
+    ] = None,
     prompts: Annotated[Path | None, typer.Option(help="A file of prompt documents, YAML or JSON.")] = None,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Of the --prompt texts. Default: 0.5.")] = None,
     rate: Annotated[str, typer.Option(help="Pace of files: max, realtime, or a number of times real time.")] = "max",
     kafka: Annotated[str, typer.Option(help="A Kafka of yours, HOST:PORT, instead of the embedded one.")] = "",
-    redis: Annotated[str, typer.Option(help="A Redis of yours, redis://HOST:PORT/0, instead of the embedded one.")] = "",
+    redis: Annotated[
+        str, typer.Option(help="A Redis of yours, redis://HOST:PORT/0, instead of the embedded one.")
+    ] = "",
     broker: Annotated[str, typer.Option(help="Embedded broker: auto, tansu or kafka.")] = "auto",
     config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
     *,
@@ -30,7 +34,7 @@ def run(
 
     Nothing is skipped: files are read as fast as they can be watched.
 
-    Examples:
+    For example:
 
     watchword run street.mp4 --prompt "a person riding a bicycle"
 

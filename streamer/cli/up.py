@@ -16,7 +16,9 @@ def up(
         list[str] | None, typer.Argument(metavar="[NAME=URL...]", help="Cameras to ingest right away.")
     ] = None,
     broker: Annotated[str, typer.Option(help="auto, tansu, or kafka (Apache Kafka; needs Java).")] = "auto",
-    folder: Annotated[Path | None, typer.Option("--data", help="Keep the servers' data here. Default: a temporary folder.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--data", help="Keep the servers' data here. Default: a temporary folder.")
+    ] = None,
     kafka: Annotated[str, typer.Option(help="A Kafka of yours, HOST:PORT.")] = "",
     redis: Annotated[str, typer.Option(help="A Redis of yours, redis://HOST:PORT/0.")] = "",
     config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
@@ -29,7 +31,7 @@ def up(
 
     With --json one line says where everything is: {"kafka": ..., "redis": ..., "metrics": ..., "api": null}.
 
-    Examples:
+    For example:
 
     watchword up yard=rtsp://10.0.0.7/stream
 

@@ -28,7 +28,7 @@ def worker(
     Start as many as there are devices: they share the partitions. SIGTERM: finish what is in flight, commit, leave;
     a second one: leave now. Nothing is lost either way.
 
-    Example: watchword worker --kafka broker:9092 --redis redis://cache:6379/0
+    For example: watchword worker --kafka broker:9092 --redis redis://cache:6379/0
     """
     from streamer.errors import UsageError
     from streamer.local import prepare_topics
