@@ -10,6 +10,7 @@ from streamer.settings import Settings
 
 _RETENTION_S = 3600.0
 _RETENTION_BYTES = 1 << 30
+_SESSION_TIMEOUT_S = 2.0  # a group's first member waits half of this on Tansu
 
 
 @contextmanager
@@ -45,10 +46,13 @@ def local_servers(
                 folder=folder / "kafka" if folder else None,
             )
             stack.enter_context(server)
-            kafka = kafka.model_copy(update={"bootstrap": server.bootstrap})
+            timeout_s = min(_SESSION_TIMEOUT_S, kafka.session_timeout_s)
+            kafka = kafka.model_copy(update={"bootstrap": server.bootstrap, "session_timeout_s": timeout_s})
             settings = settings.model_copy(update={"kafka": kafka})
             started.append(server)
-        prepare_topics(settings, is_ours=bool(started))
+            prepare_topics(settings, is_ours=True)
+        else:
+            prepare_topics(settings)
         yield settings, tuple(started)
 
 

@@ -8,6 +8,10 @@ OTHER = "other"
 _MAX_REASONS = 64  # the labels that come from closed sets; a mistake there must not grow without end
 _SHORT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _LATENCY_S = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0)
+_WINDOW_LATENCY_S = (
+    *(0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    *(1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.2, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 30.0),
+)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -83,6 +87,9 @@ class Metrics:
             "prompt_confidence", "Latest confidence, where over half the threshold.", "stream", "prompt"
         )
         self._event_latency = histogram("event_latency_seconds", "Capture to commit.", _LATENCY_S)
+        self._window_latency = histogram(
+            "window_latency_seconds", "Capture of a window's last sample until it was tracked.", _WINDOW_LATENCY_S
+        )
         self._commit = histogram("commit_seconds", "One atomic commit to Redis.", _SHORT_S)
         self._dead_letters = counter("dead_letters_total", "Chunks in the dead-letter topic.", "reason")
         self._redis_up = gauge("redis_up", "1 while Redis answers.")
@@ -162,6 +169,10 @@ class Metrics:
     def event_latency(self, seconds: float) -> None:
         """Capture to commit, of one event."""
         self._event_latency.observe(seconds)
+
+    def window_latency(self, seconds: float) -> None:
+        """From the capture of a window's last sample until it was tracked."""
+        self._window_latency.observe(seconds)
 
     def commit(self, seconds: float) -> None:
         """A commit to Redis."""

@@ -42,7 +42,6 @@ from streamer.worker.watching import Watching
 __all__ = ["Worker"]
 
 _log = structlog.get_logger(__name__)
-_SESSION_TIMEOUT_S = 6.0  # the least that Apache Kafka takes by default: a killed worker's partitions move after this
 _OUTBOX_DEPTH = 8
 _DRAIN_S = 30.0
 _PULSE_S = 2.0
@@ -155,7 +154,7 @@ class Worker:
                 group=settings.kafka.group,
                 message_max_bytes=settings.kafka.message_max_bytes,
                 poll_max_bytes=settings.kafka.poll_max_bytes,
-                session_timeout_s=_SESSION_TIMEOUT_S,
+                session_timeout_s=settings.kafka.session_timeout_s,
             ),
             settings.kafka.topics,
             self._backlog,

@@ -102,6 +102,7 @@ class Watching:
     def observed(self, window: Window, scores: WindowScores, prompts: PromptSet, gates: Gates) -> None:
         """A window was tracked."""
         self._metrics.windows(window.stream)
+        self._metrics.window_latency(max(0.0, time.time() - window.end_us / 1e6))
         for column in gates.columns:
             prompt = prompts.table.prompts[column]
             self._metrics.confidence(window.stream, prompt.id, float(scores.confidence[column]), prompt.threshold)
