@@ -102,6 +102,11 @@ def test_chunks_end_at_the_first_keyframe_after_the_length_set(street: Path) -> 
     assert [len(picture_times_us(chunk)) for chunk in two] == [50, 50]
 
 
+def test_a_keyframe_a_little_early_ends_a_chunk_rather_than_the_next_one_much_later(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "early.mp4", options={"g": "24", "sc_threshold": "0"}, seconds=3.84)
+    assert [len(picture_times_us(chunk)) for chunk in read(path).chunks] == [24, 24, 24, 24]
+
+
 def test_chunks_are_numbered_in_one_session_and_the_last_says_so(street: Path) -> None:
     chunks = read(street).chunks
     assert [chunk.seq for chunk in chunks] == [0, 1, 2, 3]
