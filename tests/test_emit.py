@@ -2,18 +2,25 @@ import json
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from redis import Redis
 
 from streamer.embedded import EmbeddedRedis
 from streamer.emit import Emitter, EventLimits, _Held
 from streamer.errors import ContractError, FencedError, UnavailableError
+from streamer.events import Event
 from streamer.redis_client import connect_redis
+from streamer.track import WindowScores, advance
+from streamer.track_state import StreamState, from_document, to_document
 from streamer.types import EventState
 from tests.event_builders import SECOND_US, START_US, a_transition, an_event
+from tests.test_track import OPTIONS, PROMPTS, timelines, track_all
 
 LIMITS = EventLimits(max_length=1000, max_age_s=3600, snapshot_ttl_s=60)
 
@@ -233,6 +240,31 @@ def test_what_was_committed_outlives_a_killed_redis() -> None:
         assert [state for _, state in ids_and_states(client, "ww:")] == ["open", "closed"]
         assert emitter.claim(0).offsets == {"media": 2}
         client.close()
+
+
+@settings(max_examples=25, deadline=None)
+@given(timelines(), st.integers(1, 4), st.lists(st.integers(0, 12), max_size=4))
+def test_a_worker_killed_anywhere_tells_each_state_once(
+    redis_url: str, timeline: list[WindowScores], commit_every: int, lives: list[int]
+) -> None:
+    """Offsets are places in the timeline; each successor reads two windows again that were tracked already."""
+    prefix = f"kill-{uuid.uuid4().hex}:"
+    client = connect_redis(redis_url)
+    for life in (*lives, len(timeline)):
+        emitter = Emitter(client, prefix, LIMITS)
+        claim = emitter.claim(0)
+        done = claim.offsets.get("media", 0)
+        state = from_document(cast("dict[str, Any]", claim.state), "yard-1") if claim.state else StreamState()
+        pending: list[Event] = []
+        for place in range(max(0, done - 2), min(len(timeline), done + life)):
+            state, changes, _ = advance(state, timeline[place], PROMPTS, OPTIONS)
+            pending += [an_event(change) for change in changes]
+            if place >= done and ((place + 1) % commit_every == 0 or place + 1 == len(timeline)):
+                emitter.commit(0, claim.epoch, {"media": place + 1}, to_document(state), pending)
+                pending = []
+    _, told = track_all(StreamState(), timeline, OPTIONS)
+    assert ids_and_states(client, prefix) == [(change.id, change.state.value) for change in told]
+    client.close()
 
 
 class Cut:
