@@ -10,8 +10,8 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from streamer.activity import choose_effort
-from streamer.demux import Deadline, Demuxed, Limits, PicturePacket, demux, is_still, open_chunk, refuse
-from streamer.picture import Scaler, decode_image, decode_wanted, interval_us, on_grid, time_us, upright_size
+from streamer.demux import Deadline, Demuxed, Limits, PicturePacket, demux, is_still, open_chunk, refuse, time_us
+from streamer.picture import Scaler, decode_image, decode_wanted, interval_us, on_grid, upright_size
 from streamer.settings import Decode
 from streamer.sound import decode_sound
 from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Decoded, Effort, MediaChunk, Polygon
@@ -135,7 +135,7 @@ def _decode_packets(chunk: MediaChunk, packets: Demuxed, options: DecodeOptions,
     origin_us = _origin_us(packets)
     shift_us = chunk.capture_us - origin_us
     picture_end_us = _picture_end_us(packets) + shift_us
-    _check_duration(chunk, packets, picture_end_us, options.limits)
+    _check_duration(chunk, packets, picture_end_us, shift_us, options.limits)
     samples, samples_start_us = np.empty(0, np.float32), origin_us
     if packets.sound is not None:
         samples, samples_start_us = decode_sound(chunk, packets.sound, packets.sound_packets, options.limits, deadline)
@@ -175,36 +175,39 @@ def _pictures(
     if not keys:
         return Effort.NONE, *none
     usable = packets.picture_packets[keys[0] :]
-    rate_hz = 1_000_000 / (interval_us(usable) or 1_000_000)
-    effort = choose_effort(usable, rate_hz, options.effort, options.activity_threshold)
-    wanted = _wanted(usable, options, effort, shift_us)
+    times_us = [at_us + shift_us for at_us in packets.picture_times_us[keys[0] :]]
+    step_us = interval_us(times_us)
+    effort = choose_effort(usable, 1_000_000 / (step_us or 1_000_000), options.effort, options.activity_threshold)
+    wanted = _wanted(usable, times_us, step_us, options, effort)
     pixels = np.empty((len(wanted), size, size, 3), np.uint8)
     times: list[int] = []
     scaler = Scaler(options.masks)
     for frame in decode_wanted(chunk, packets.picture, usable, wanted, effort, options.limits, deadline):
         scaler.into(frame, pixels[len(times)])
         times.append(wanted[frame.pts or 0])
-    times_us = np.array(times, np.int64)
     pixels = pixels[: len(times)]
-    if np.any(np.diff(times_us) <= 0):
-        order = np.argsort(times_us, kind="stable")
-        pixels, times_us = pixels[order], times_us[order]
-    return effort, pixels, times_us
+    if times != sorted(times):
+        order = np.argsort(times, kind="stable")
+        pixels, times = pixels[order], sorted(times)
+    return effort, pixels, np.array(times, np.int64)
 
 
-def _wanted(usable: Sequence[PicturePacket], options: DecodeOptions, effort: Effort, shift_us: int) -> dict[int, int]:
+def _wanted(
+    usable: Sequence[PicturePacket], times_us: Sequence[int], step_us: int, options: DecodeOptions, effort: Effort
+) -> dict[int, int]:
     """Time stamps of the frames on the grid, with their capture times."""
-    step_us = interval_us(usable)
-    rate_hz = options.motion_rate_hz
-    if effort is Effort.KEYFRAMES:
-        usable = [packet for packet in usable if packet.is_keyframe]
-        rate_hz = options.quiet_rate_hz
-        step_us = interval_us(usable) or round(1_000_000 / rate_hz)
-    by_time = {time_us(packet) + shift_us: packet.pts for packet in usable if packet.pts is not None}
-    times_us = sorted(by_time)
-    chosen = on_grid(times_us, rate_hz, step_us)
-    if not chosen and effort is Effort.KEYFRAMES:
-        chosen = times_us[:1]
+    is_quiet = effort is Effort.KEYFRAMES
+    by_time = {
+        at_us: packet.pts
+        for at_us, packet in zip(times_us, usable, strict=True)
+        if packet.pts is not None and (packet.is_keyframe or not is_quiet)
+    }
+    ascending = sorted(by_time)
+    if is_quiet:
+        step_us = interval_us(ascending) or round(1_000_000 / options.quiet_rate_hz)
+    chosen = on_grid(ascending, options.quiet_rate_hz if is_quiet else options.motion_rate_hz, step_us)
+    if not chosen and is_quiet:
+        chosen = ascending[:1]
     return {by_time[at_us]: at_us for at_us in chosen}
 
 
@@ -214,7 +217,8 @@ def _nearest(chunk: MediaChunk, packets: Demuxed, at_us: int, limits: Limits, de
     if packets.picture is None or not keys:
         refuse(chunk, "holds no picture that decodes", "undecodable")
     usable = packets.picture_packets[keys[0] :]
-    aim = min(range(len(usable)), key=lambda place: abs(time_us(usable[place]) + shift_us - at_us))
+    distances_us = [abs(time + shift_us - at_us) for time in packets.picture_times_us[keys[0] :]]
+    aim = distances_us.index(min(distances_us))
     key = max(place for place, packet in enumerate(usable[: aim + 1]) if packet.is_keyframe)
     pts = usable[aim].pts
     wanted = [pts] if pts is not None else []
@@ -227,29 +231,32 @@ def _nearest(chunk: MediaChunk, packets: Demuxed, at_us: int, limits: Limits, de
 
 def _origin_us(packets: Demuxed) -> int:
     """The container's time of the first sample of either modality, microseconds."""
-    times = [time_us(packet) for packet in packets.picture_packets if not packet.is_discard]
+    times = [
+        at_us
+        for at_us, packet in zip(packets.picture_times_us, packets.picture_packets, strict=True)
+        if not packet.is_discard
+    ]
     if packets.sound_packets and packets.sound is not None:
         first = packets.sound_packets[0]
         skipped = 0  # samples that only fill the decoder
         if first.has_sidedata("skip_samples"):
             skipped = int.from_bytes(bytes(first.get_sidedata("skip_samples"))[:4], "little")
         rate = packets.sound.codec_context.sample_rate or SAMPLE_RATE_HZ
-        times.append(time_us(first) + skipped * 1_000_000 // rate)
+        times.append(time_us(first.pts, packets.sound) + skipped * 1_000_000 // rate)
     return min(times, default=0)
 
 
 def _picture_end_us(packets: Demuxed) -> int:
     """The container's time at which the last picture ends, microseconds."""
-    pictures = packets.picture_packets
-    if not pictures:
-        return _origin_us(packets)
-    return max(time_us(packet) for packet in pictures) + max(1, interval_us(pictures))
+    times_us = packets.picture_times_us
+    return max(times_us) + max(1, interval_us(times_us)) if times_us else _origin_us(packets)
 
 
-def _check_duration(chunk: MediaChunk, packets: Demuxed, picture_end_us: int, limits: Limits) -> None:
-    sound_ends = [time_us(packet) for packet in packets.sound_packets[-1:]]
-    shift_us = chunk.capture_us - _origin_us(packets)
-    longest_us = max([picture_end_us, *(end + shift_us for end in sound_ends)]) - chunk.capture_us
+def _check_duration(chunk: MediaChunk, packets: Demuxed, picture_end_us: int, shift_us: int, limits: Limits) -> None:
+    sound_ends_us = [
+        time_us(packet.pts, packets.sound) + shift_us for packet in packets.sound_packets[-1:] if packets.sound
+    ]
+    longest_us = max([picture_end_us, *sound_ends_us]) - chunk.capture_us
     if longest_us > limits.max_duration_s * 1_000_000:
         text = f"{longest_us / 1e6:.1f} s long, at most {limits.max_duration_s:g} s (decode.max_duration_s)"
         refuse(chunk, text, "duration")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeAlias
 
 import av
+from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
@@ -121,12 +122,14 @@ class Demuxed:
         picture: The first usable picture stream, or None.
         sound: The first usable sound stream, or None.
         picture_packets: In decoding order, time stamps on all of them.
+        picture_times_us: The time stamps of these, in the container's own time, microseconds.
         sound_packets: In order, time stamps on all of them.
     """
 
     picture: VideoStream | None
     sound: AudioStream | None
     picture_packets: list[PicturePacket]
+    picture_times_us: list[int]
     sound_packets: list[SoundPacket]
 
 
@@ -134,6 +137,14 @@ def refuse(chunk: MediaChunk, text: str, reason: str) -> NoReturn:
     """Raise the `ChunkError` that names the chunk."""
     message = f"chunk refused: {text} (stream={chunk.stream!r}, {chunk.content_type}, {chunk.position})"
     raise ChunkError(message, reason=reason)
+
+
+def time_us(pts: int | None, timed: Stream | AudioFrame) -> int:
+    """A time stamp in microseconds, in the container's own time; none counts as 0."""
+    base = timed.time_base
+    if pts is None or base is None:
+        return 0
+    return (pts * int(base.numerator) * 2_000_000 + int(base.denominator)) // (2 * int(base.denominator))
 
 
 def is_still(content_type: str) -> bool:
@@ -182,7 +193,7 @@ def demux(chunk: MediaChunk, container: InputContainer, limits: Limits, deadline
     picture, sound = _choose(chunk, container)
     if picture is not None:
         check_side(chunk, picture.codec_context.width, picture.codec_context.height, limits)
-    found = Demuxed(picture, sound, [], [])
+    found = Demuxed(picture, sound, [], [], [])
     chosen = [stream for stream in (picture, sound) if stream is not None]
     for packet in _packets(chunk, container, chosen):
         deadline.check()
@@ -190,6 +201,7 @@ def demux(chunk: MediaChunk, container: InputContainer, limits: Limits, deadline
             continue
         if picture is not None and packet.stream_index == picture.index:
             found.picture_packets.append(packet)
+            found.picture_times_us.append(time_us(packet.pts, picture))
             if len(found.picture_packets) > limits.max_frames:
                 refuse(
                     chunk, f"more than {limits.max_frames} pictures (decode.max_frames); send shorter chunks", "frames"

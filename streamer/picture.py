@@ -8,7 +8,6 @@ from typing import Any, Final
 import av
 import numpy as np
 from av.codec.context import CodecContext
-from av.frame import Frame
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -28,18 +27,9 @@ _JPEG_SIZES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-
 _JPEG_BARE: Final = frozenset(range(0xD0, 0xD9)) | {0x01}  # markers without a length
 
 
-def time_us(timed: "AnyPacket | Frame") -> int:
-    """The time stamp of a packet or frame in microseconds, in the container's own time; one without counts as 0."""
-    base = timed.time_base
-    if timed.pts is None or base is None:
-        return 0
-    return (timed.pts * int(base.numerator) * 2_000_000 + int(base.denominator)) // (2 * int(base.denominator))
-
-
-def interval_us(packets: Sequence[PicturePacket]) -> int:
+def interval_us(times_us: Sequence[int]) -> int:
     """The usual distance of two pictures, microseconds; 0 where there is one only."""
-    times = sorted({time_us(packet) for packet in packets})
-    steps = sorted(after - before for before, after in pairwise(times))
+    steps = sorted(after - before for before, after in pairwise(sorted(set(times_us))))
     return steps[len(steps) // 2] if steps else 0
 
 

@@ -5,13 +5,13 @@ from typing import Any, Final
 
 import av
 import numpy as np
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
-from streamer.demux import Deadline, Limits, SoundPacket, refuse
-from streamer.picture import time_us
+from streamer.demux import Deadline, Limits, SoundPacket, refuse, time_us
 from streamer.types import SAMPLE_RATE_HZ, MediaChunk
 
 _RATES_HZ: Final = (4_000, 384_000)
@@ -40,7 +40,7 @@ def decode_sound(
     if not frames:
         return np.empty(0, np.float32), 0
     first = frames[0]
-    start_us = time_us(first)
+    start_us = time_us(first.pts, first)
     mono = _joined(chunk, frames, limits)
     np.clip(mono, -1.0, 1.0, out=mono)
     return _at_16_khz(mono, first.sample_rate), start_us
@@ -90,35 +90,38 @@ def _check_rate(chunk: MediaChunk, rate_hz: int) -> None:
 def _joined(chunk: MediaChunk, frames: Sequence[AudioFrame], limits: Limits) -> NDArray[np.float32]:
     """Put frames at the place that their time stamps say: float32 ``(M,)`` at their own rate."""
     rate = frames[0].sample_rate
-    zero_us = time_us(frames[0])
-    pieces: list[NDArray[Any]] = []
-    cursor = 0
-    for frame in frames:
-        place = round((time_us(frame) - zero_us) * rate / 1_000_000)
-        behind = place - cursor
-        if behind > limits.max_duration_s * rate:
-            refuse(chunk, f"sound longer than {limits.max_duration_s:g} s (decode.max_duration_s)", "duration")
-        if behind < -_JITTER_S * rate:
-            continue  # a repeat
-        values = _channels(frame)
-        if behind > _JITTER_S * rate:
-            pieces.append(np.zeros((values.shape[0], behind), values.dtype) + _silence(values.dtype))
-            cursor += behind
-        pieces.append(values)
-        cursor += values.shape[1]
-    if cursor > limits.max_duration_s * rate:
+    zero_us = time_us(frames[0].pts, frames[0])
+    places = [round((time_us(frame.pts, frame) - zero_us) * rate / 1_000_000) for frame in frames]
+    if max(place + frame.samples for place, frame in zip(places, frames, strict=True)) > limits.max_duration_s * rate:
         refuse(chunk, f"sound longer than {limits.max_duration_s:g} s (decode.max_duration_s)", "duration")
-    return _mono(np.concatenate(pieces, axis=1))
+    jitter = round(_JITTER_S * rate)
+    fifo = AudioFifo()  # one array in the end instead of one a packet
+    cursor = 0
+    for place, frame in zip(places, frames, strict=True):
+        if place < cursor - jitter:
+            continue  # a repeat
+        if place > cursor + jitter:
+            fifo.write(_silence(frame, place - cursor))
+            cursor = place
+        frame.pts = None
+        fifo.write(frame)
+        cursor += frame.samples
+    whole = fifo.read()
+    return _mono(_channels(whole)) if whole is not None else np.empty(0, np.float32)
+
+
+def _silence(like: AudioFrame, count: int) -> AudioFrame:
+    quiet = AudioFrame(like.format.name, like.layout.name, count)
+    for plane in quiet.planes:
+        plane.update(bytes([128 if like.format.name.startswith("u8") else 0]) * plane.buffer_size)
+    quiet.sample_rate = like.sample_rate
+    return quiet
 
 
 def _channels(frame: AudioFrame) -> NDArray[Any]:
     """Samples as decoded, ``(C, M)``."""
     values: NDArray[Any] = frame.to_ndarray()
     return values if frame.format.is_planar else values.reshape(-1, len(frame.layout.channels)).T
-
-
-def _silence(dtype: np.dtype[Any]) -> Any:
-    return dtype.type(128 if dtype == np.uint8 else 0)
 
 
 def _mono(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -301,6 +301,26 @@ def test_a_click_keeps_its_moment(rate_hz: int) -> None:
     assert len(decoded.samples) == pytest.approx(16_000, abs=1)
 
 
+@pytest.mark.parametrize("codec", ["aac", "mp2"])
+def test_lost_packets_are_silence_in_their_place(tmp_path: Path, codec: str) -> None:
+    target = io.BytesIO()
+    with (
+        av.open(str(make_tone(tmp_path / "a.ts", codec, layout="stereo")), "r") as source,
+        av.open(target, "w", format="mpegts") as muxer,
+    ):
+        copy = muxer.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(audio=0):
+            if packet.size and not 1.5 <= float((packet.pts or 0) * packet.time_base) < 2.0:
+                packet.stream = copy
+                muxer.mux(packet)
+    samples = decode_chunk(a_chunk(target.getvalue()), OPTIONS).samples
+    assert len(samples) == pytest.approx(48_000, abs=2_100)
+    loud = [bool(np.abs(samples[at : at + 1_600]).max() > 0.1) for at in range(1_600, 44_800, 1_600)]
+    assert loud.count(False) in {3, 4, 5}
+    assert loud[0]
+    assert loud[-1]
+
+
 def test_sound_and_picture_of_one_container_share_their_clock(media: dict[str, bytes]) -> None:
     decoded = decode_chunk(a_chunk(media["video/mp4"], "video/mp4"), MOTION)
     assert decoded.times_us[0] == CAPTURE_US
