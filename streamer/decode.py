@@ -253,10 +253,11 @@ def _picture_end_us(packets: Demuxed) -> int:
 
 
 def _check_duration(chunk: MediaChunk, packets: Demuxed, picture_end_us: int, shift_us: int, limits: Limits) -> None:
-    sound_ends_us = [
-        time_us(packet.pts, packets.sound) + shift_us for packet in packets.sound_packets[-1:] if packets.sound
-    ]
-    longest_us = max([picture_end_us, *sound_ends_us]) - chunk.capture_us
+    ends_us = [picture_end_us]
+    if packets.sound is not None and packets.sound_packets:
+        latest = max(packet.pts or 0 for packet in packets.sound_packets)
+        ends_us.append(time_us(latest, packets.sound) + shift_us)
+    longest_us = max(ends_us) - chunk.capture_us
     if longest_us > limits.max_duration_s * 1_000_000:
         text = f"{longest_us / 1e6:.1f} s long, at most {limits.max_duration_s:g} s (decode.max_duration_s)"
         refuse(chunk, text, "duration")
