@@ -17,19 +17,29 @@ _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def upload(array: NDArray[Element], device: torch.device) -> torch.Tensor:
-    """Copy an array to a device without waiting for it.
+class Uploader:
+    """Copies arrays to one device; on CUDA beside the kernels that run there, and without waiting for either."""
 
-    The bytes go through pinned memory, so that a CUDA copy runs beside the kernels of the batch before. On a CPU the
-    result shares the array's memory where the array is writable: treat it as read-only.
-    """
-    if device.type == "cpu":
-        # torch warns of an array that is read-only, and would let the tensor be written to.
-        return torch.from_numpy(array if array.flags.writeable else array.copy())
-    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
-    pinned = torch.empty(array.shape, dtype=dtype, pin_memory=True)
-    pinned.numpy()[...] = array
-    return pinned.to(device, non_blocking=True)
+    def __init__(self, device: torch.device) -> None:
+        """Copy to a device, on a stream of this object's own."""
+        self.device = device
+        is_cuda = device.type == "cuda"
+        self.stream = torch.cuda.Stream(device) if is_cuda else None  # type: ignore[no-untyped-call]  # torch's own
+
+    def __call__(self, array: NDArray[Element]) -> torch.Tensor:
+        """Copy an array. On a CPU the result shares its memory where it is writable: treat it as read-only."""
+        if self.stream is None:
+            # torch warns of an array that is read-only, and would let the tensor be written to.
+            return torch.from_numpy(array if array.flags.writeable else array.copy())
+        dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+        pinned = torch.empty(array.shape, dtype=dtype, pin_memory=True)
+        pinned.numpy()[...] = array
+        with torch.cuda.stream(self.stream):
+            placed = pinned.to(self.device, non_blocking=True)
+        user = torch.cuda.current_stream(self.device)
+        user.wait_stream(self.stream)
+        placed.record_stream(user)  # or its memory could be given away while kernels still read it
+        return placed
 
 
 def free_bytes(device: torch.device) -> int | None:

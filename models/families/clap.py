@@ -24,7 +24,7 @@ from models.families.checkpoint import (
 from models.families.resample import Resampler
 from models.families.text import FamilyText, load_tokenizer, longest_text
 from models.logmel import SAMPLE_RATE_HZ
-from models.memory import in_halves, upload
+from models.memory import Uploader, in_halves
 
 POWER_FLOOR = 1e-10  # -100 dB
 
@@ -135,6 +135,7 @@ class ClapSound:
         net.audio_model.audio_encoder.patch_embed.enable_fusion = False
         self._spectrum = spectrum
         self._resample = Resampler(SAMPLE_RATE_HZ, spectrum.rate_hz, device)
+        self._upload = Uploader(device)
         self._device = device
         self._dtype = dtype
 
@@ -150,7 +151,7 @@ class ClapSound:
 
     @torch.inference_mode()
     def _encode(self, samples: NDArray[np.float32]) -> SoundTokens:
-        pieces = torch.split(self._resample(upload(samples, self._device)), self._spectrum.max_samples, dim=1)
+        pieces = torch.split(self._resample(self._upload(samples)), self._spectrum.max_samples, dim=1)
         made = [self._encode_piece(piece) for piece in pieces]
         whole = torch.stack([vector * piece.shape[1] for (_, vector), piece in zip(made, pieces, strict=True)]).sum(0)
         return SoundTokens(torch.cat([tokens for tokens, _ in made], dim=1), functional.normalize(whole, dim=-1))

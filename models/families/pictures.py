@@ -11,7 +11,7 @@ from torch.nn import functional
 from models.encoders import PictureTokens
 from models.errors import ModelError
 from models.families.checkpoint import Checkpoint
-from models.memory import in_halves, upload
+from models.memory import Uploader, in_halves
 
 # Preprocessed pictures to projected cells and whole, any float type, any length.
 Tower = Callable[..., tuple[torch.Tensor, torch.Tensor]]
@@ -39,7 +39,7 @@ class Preprocessing:
         self._shift = (mean / deviation).float().to(device)
         self._processor = processor
         self._size = size
-        self._device = device
+        self._upload = Uploader(device)
         self._patch = patch
 
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
@@ -47,8 +47,8 @@ class Preprocessing:
         if pixels.shape[1:3] != (self._size, self._size):
             made = self._processor(images=list(pixels), input_data_format="channels_last", return_tensors="pt")
             # The shapes are read by the host: on a device they would cost a wait.
-            return {key: made[key] if key == "spatial_shapes" else made[key].to(self._device) for key in made}
-        scaled = upload(pixels, self._device) * self._gain - self._shift
+            return {key: made[key] if key == "spatial_shapes" else made[key].to(self._upload.device) for key in made}
+        scaled = self._upload(pixels) * self._gain - self._shift
         if not self._patch:
             return {"pixel_values": scaled.permute(0, 3, 1, 2)}
         side = self._size // self._patch

@@ -99,13 +99,12 @@ def _tower(net: Any, dtype: torch.dtype) -> Tower:  # transformers has no types
         pixel_attention_mask: torch.Tensor | None = None,
         spatial_shapes: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        arguments: dict[str, torch.Tensor] = {}
+        arguments: dict[str, torch.Tensor | None] = {}
         cells = slice(None)
         if spatial_shapes is not None:
             rows, columns = spatial_shapes[0].tolist()  # pictures of a batch have one shape, so one grid
             cells = slice(rows * columns)  # what follows is padding
-            if pixel_attention_mask is None:
-                pixel_attention_mask = torch.ones(pixel_values.shape[:2], dtype=torch.int32, device=pixel_values.device)
+            # Without padding there is no mask: transformers would ask the device whether it masks anything, and wait.
             arguments = {"pixel_attention_mask": pixel_attention_mask, "spatial_shapes": spatial_shapes}
         made = net.vision_model(pixel_values=pixel_values.to(dtype), **arguments)
         tokens = made.last_hidden_state[:, cells]
