@@ -157,6 +157,26 @@ def test_a_worker_ahead_of_a_redis_that_lost_commits_is_told_to_claim_again(
     emitter.commit(0, emitter.claim(0).epoch, {"media": 2}, {}, [])
 
 
+def test_an_epoch_given_out_twice_by_a_redis_that_lost_a_claim_fences_by_owner(
+    redis: Redis, emitter: Emitter, prefix: str
+) -> None:
+    epoch = emitter.claim(0).epoch
+    redis.delete(f"{prefix}partition:0")
+    second = Emitter(redis, prefix, LIMITS, owner="second")
+    assert second.claim(0).epoch == epoch
+    with pytest.raises(FencedError, match="taken over by second"):
+        emitter.commit(0, epoch, {"media": 2}, {}, [])
+
+
+def test_another_commit_with_a_serial_that_is_taken_is_refused(redis: Redis, emitter: Emitter, prefix: str) -> None:
+    epoch = emitter.claim(0).epoch
+    emitter.commit(0, epoch, {"media": 1}, {}, [])
+    emitter._held[0] = _Held(epoch, 0)
+    with pytest.raises(FencedError, match="stands at commit 1 in redis, ours is 1"):
+        emitter.commit(0, epoch, {"media": 1}, {"other": 1}, [an_event()])
+    assert ids_and_states(redis, prefix) == []
+
+
 @pytest.mark.parametrize("key", ["events", "events:times", "events:stream:yard-1"])
 def test_a_key_of_another_type_stops_a_commit_before_anything_is_written(
     redis: Redis, emitter: Emitter, prefix: str, key: str

@@ -266,6 +266,14 @@ def test_attached_evidence_stays_with_the_event_through_a_hand_over() -> None:
     assert closed.media == media
 
 
+def test_a_window_judged_otherwise_in_a_replay_changes_nothing() -> None:
+    tracker = Tracker(tracked(a_prompt()))
+    tracker.windows([0.1, 0.6])
+    before = tracker.state
+    assert tracker.window(1, 0.9) == tracker.window(0, 0.9) == []
+    assert tracker.state == before
+
+
 def test_a_state_of_another_version_is_refused() -> None:
     with pytest.raises(ContractError, match="version 99, this program reads 1"):
         from_document(to_document(StreamState()) | {"version": 99}, "yard-1")
