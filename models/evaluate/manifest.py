@@ -1,0 +1,62 @@
+"""Lists of labelled files."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import WatchwordError
+
+
+class EvaluationError(WatchwordError):
+    """A list or a file of an evaluation cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One labelled file.
+
+    Attributes:
+        path: Relative to the manifest's root.
+        kind: ``video``, ``image`` or ``audio``.
+        labels: The prompts that hold.
+        split: ``train``, ``dev``, ...
+    """
+
+    path: str
+    kind: str
+    labels: tuple[str, ...]
+    split: str
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a CSV file that has a header.
+
+    Raises:
+        EvaluationError: It cannot be read, or lacks a column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise EvaluationError(f"{path} lacks column(s) {', '.join(missing)}; it has {reader.fieldnames}")
+            return list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise EvaluationError(f"{path} cannot be read as CSV: {error}") from error
+
+
+def read_manifest(path: Path, split: str | None = None) -> list[Item]:
+    """Items of a manifest (columns path, kind, labels, split), of one split or of all.
+
+    Raises:
+        EvaluationError: It cannot be read, or nothing is of that split.
+    """
+    items = []
+    for row in read_rows(path, ("path", "kind", "labels", "split")):
+        labels = tuple(label.strip() for label in row["labels"].split(";") if label.strip())
+        if split is None or row["split"] == split:
+            items.append(Item(row["path"], row["kind"], labels, row["split"]))
+    if not items:
+        raise EvaluationError(f"{path} has no item of split {split!r}")
+    return items
