@@ -12,7 +12,6 @@ than ``frozen_after_s``; and a frozen camera is not noticed where its encoder is
 refining.
 """
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -26,7 +25,7 @@ from streamer.prompts import SYSTEM_PROMPTS, Prompt
 from streamer.settings import System
 from streamer.track import TrackOptions, WindowScores, advance, finish, note, transition
 from streamer.track_state import NEVER_US, Run, StreamState, from_document, to_document
-from streamer.types import THUMB_SIDE, EventState, Transition, Window
+from streamer.types import EventState, Transition, Window
 
 DARK, FROZEN, SILENT = "system-dark", "system-frozen", "system-silent"
 NO_UPDATES_US: Final = 2**62  # a little darker still is no news
@@ -164,14 +163,16 @@ class SystemWatch:
         return closed
 
     def state(self, stream: str) -> dict[str, Any] | None:
-        """What a successor needs to go on, ready for JSON; None: nothing is remembered."""
+        """What a successor needs to go on, ready for JSON; None: nothing is remembered.
+
+        The last thumbnail is left out: to compare one pair of frames it would be nine tenths of what a commit writes.
+        """
         camera = self._cameras.get(stream)
         if camera is None:
             return None
         look = camera.look
         return {
             "tracked": to_document(camera.tracked),
-            "thumb": None if look.thumb is None else base64.b64encode(look.thumb.tobytes()).decode("ascii"),
             "dark": None if np.isnan(look.dark) else look.dark,
             "frozen": None if np.isnan(look.frozen) else look.frozen,
             "end_us": camera.end_us,
@@ -206,15 +207,11 @@ class SystemWatch:
 
 
 def _camera(document: Mapping[str, Any], stream: str) -> Camera:
-    thumb = document["thumb"]
-    if thumb is not None:
-        raw = np.frombuffer(base64.b64decode(thumb, validate=True), np.uint8)
-        thumb = raw.reshape(THUMB_SIDE, THUMB_SIDE)
     silence = document["silence"]
     if silence is not None:
         times = (int(silence["start_us"]), int(silence["last_us"]))
         silence = Run(*times, 1.0, 1.0, None, None, note(SYSTEM_PROMPTS[SILENT]))
-    look = Look(thumb, _or_nan(document["dark"]), _or_nan(document["frozen"]))
+    look = Look(None, _or_nan(document["dark"]), _or_nan(document["frozen"]))
     return Camera(
         from_document(document["tracked"], stream), look, int(document["end_us"]), silence, bool(document["has_ended"])
     )

@@ -83,9 +83,10 @@ def from_document(document: Mapping[str, Any], stream: str) -> StreamState:
     Raises:
         ContractError: It was written by another version, or by something else.
     """
-    if document.get("version") != VERSION:
+    version = document.get("version") if isinstance(document, Mapping) else None
+    if version != VERSION:
         raise ContractError(
-            f"tracker state of stream {stream!r} has version {document.get('version')!r}, this program reads {VERSION};"
+            f"tracker state of stream {stream!r} has version {version!r}, this program reads {VERSION};"
             " let workers of one version own the partition, or delete its partition:N key to start afresh"
         )
     try:

@@ -195,6 +195,17 @@ def test_a_successor_goes_on_where_a_worker_stopped() -> None:
     assert first.state("cam") == whole.state("cam")
 
 
+def test_a_successor_keeps_the_judgement_where_windows_hold_one_picture() -> None:
+    told: list[Transition] = []
+    watch = a_watch()
+    for second in range(14):
+        told += watch.observe(window_of(second, live(0)[:1]))
+        successor = a_watch()
+        successor.restore("cam", watch.state("cam"), 0.0)
+        watch = successor if second == 6 else watch
+    assert story(told) == [("system-frozen", "open", 1, 11)]
+
+
 def test_a_successor_closes_the_silence_that_a_worker_told() -> None:
     watch = a_watch()
     watch.observe(window_of(0, live(0)))
@@ -226,7 +237,7 @@ def test_nothing_is_told_when_switched_off() -> None:
     assert watch.silent(100.0) == ()
 
 
-@pytest.mark.parametrize("change", [{"thumb": "AAAA"}, {"thumb": "?"}, {"end_us": "late"}, {"silence": {}}])
+@pytest.mark.parametrize("change", [{"dark": "very"}, {"end_us": "late"}, {"silence": {}}, {"tracked": []}])
 def test_a_state_that_is_something_else_is_refused(change: dict[str, Any]) -> None:
     watch = a_watch()
     watch.observe(window_of(0, live(0)))
