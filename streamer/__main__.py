@@ -1,0 +1,5 @@
+"""`python -m streamer` is `watchword`."""
+
+from streamer.cli import main
+
+main()

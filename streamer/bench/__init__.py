@@ -1,0 +1,1 @@
+"""Measurements of the whole path on this machine; `watchword bench` prints them."""

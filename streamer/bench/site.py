@@ -1,0 +1,168 @@
+"""A site for measuring: embedded servers and workers of their own processes, watched through their metrics."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from streamer.embedded import BrokerKind, EmbeddedServer
+from streamer.errors import UnavailableError
+from streamer.local import local_servers
+from streamer.prompt_store import PromptStore
+from streamer.redis_client import connect_redis
+from streamer.settings import Settings
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """All samples of a worker's metrics at one moment.
+
+    Attributes:
+        at_s: Monotonic seconds.
+        samples: Name and labels to value.
+    """
+
+    at_s: float
+    samples: Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+
+    def total(self, name: str, **labels: str) -> float:
+        """Sum of a metric over all series that carry these labels."""
+        wanted = set(labels.items())
+        return sum(value for (found, having), value in self.samples.items() if found == name and wanted <= having)
+
+    def quantile(self, name: str, share: float, since: "Scrape") -> float:
+        """A quantile of a histogram between two scrapes, interpolated in its bucket; NaN without observations."""
+        buckets = sorted(
+            (float(dict(labels)["le"]), value - since.samples.get((found, labels), 0.0))
+            for (found, labels), value in self.samples.items()
+            if found == f"{name}_bucket"
+        )
+        if not buckets or buckets[-1][1] <= 0:
+            return float("nan")
+        wanted = share * buckets[-1][1]
+        lower, below = 0.0, 0.0
+        for upper, count in buckets:
+            if count >= wanted:
+                inside = (wanted - below) / (count - below) if count > below else 1.0
+                return lower + (min(upper, 2 * lower + 1) - lower) * inside
+            lower, below = upper, count
+        return lower
+
+
+@dataclass(slots=True)
+class Site:
+    """Running servers and one worker."""
+
+    settings: Settings
+    servers: Sequence[EmbeddedServer]
+    worker: "subprocess.Popen[str]"
+    metrics_url: str
+    log: Path
+    feeders: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    def scrape(self) -> Scrape:
+        """The worker's metrics now."""
+        try:
+            with urllib.request.urlopen(self.metrics_url, timeout=10) as answer:  # noqa: S310  # our own loopback URL
+                text = answer.read().decode()
+        except OSError as error:
+            tail = self.log.read_text(encoding="utf-8")[-2000:]
+            raise UnavailableError(f"the worker does not answer ({error}); it wrote last:\n{tail}") from error
+        samples = {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+        return Scrape(time.monotonic(), samples)
+
+    def cpu_s(self) -> dict[str, float]:
+        """Processor seconds spent so far by the worker and by each server."""
+        spent = {"worker": process_cpu_s(self.worker.pid)}
+        for server in self.servers:
+            spent[server.kind] = process_cpu_s(server.pid)
+        return spent
+
+    def resident_bytes(self) -> dict[str, int]:
+        """Memory held now by the worker and by each server."""
+        held = {"worker": process_resident_bytes(self.worker.pid)}
+        return held | {server.kind: server.resident_bytes for server in self.servers}
+
+
+def process_cpu_s(pid: int) -> float:
+    """Processor seconds that a process and its threads have spent, from ``/proc/PID/stat`` (proc(5), fields 14, 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def process_resident_bytes(pid: int) -> int:
+    """Resident memory of a process, from ``/proc/PID/status``."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+@contextmanager
+def open_site(
+    settings: Settings, prompts: Sequence[Mapping[str, object]], *, broker: BrokerKind = "tansu"
+) -> Iterator[Site]:
+    """Start servers and a worker, register prompts, wait until the worker is ready."""
+    with (
+        tempfile.TemporaryDirectory(prefix="watchword-bench-") as folder,
+        local_servers(settings, broker=broker, is_long_run=False) as (running, servers),
+    ):
+        redis = connect_redis(running.redis.url)
+        PromptStore(redis, running.redis.prefix).import_many(prompts)
+        redis.close()
+        place = Path(folder)
+        with start_worker(running, servers, place) as site:
+            yield site
+
+
+@contextmanager
+def start_worker(settings: Settings, servers: Sequence[EmbeddedServer], folder: Path) -> Iterator[Site]:
+    """One worker process with these settings."""
+    config, log = folder / "settings.yaml", folder / "worker.log"
+    config.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
+    with log.open("w", encoding="utf-8") as sink:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "streamer", "worker", "--config", str(config), "--metrics-port", "0", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            text=True,
+        )
+    site = Site(settings, servers, worker, "", log)
+    try:
+        site.metrics_url = _metrics_url(worker, log)
+        yield site
+    finally:
+        for feeder in site.feeders:
+            feeder.kill()
+            feeder.wait()
+        worker.terminate()
+        try:
+            worker.wait(20)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+        if worker.stdout is not None:
+            worker.stdout.close()
+
+
+def _metrics_url(worker: "subprocess.Popen[str]", log: Path) -> str:
+    line = worker.stdout.readline() if worker.stdout is not None else ""
+    if not line:
+        raise UnavailableError(f"the worker did not start; it wrote last:\n{log.read_text(encoding='utf-8')[-2000:]}")
+    return str(json.loads(line)["metrics"]) + "/metrics"

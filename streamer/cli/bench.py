@@ -1,0 +1,153 @@
+"""`watchword bench`: what this machine carries."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Measure this machine. Each command starts servers and workers of its own and prints a table, or --json.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+Config = Annotated[Path | None, typer.Option(help="Settings file.")]
+
+
+@app.command()
+def pipeline(config: Config = None, *, as_json: AsJson = False) -> None:
+    """Frames a second from Kafka bytes to Redis, against the bare encoder; by streams and by prompts.
+
+    For example: watchword bench pipeline --json
+    """
+    from streamer.bench.pipeline import measure_pipeline
+    from streamer.settings import load_settings
+
+    figures = measure_pipeline(load_settings(config), _say).document()
+    if as_json:
+        return _json(figures)
+    _table(
+        f"pipeline {figures['pipeline_fps']} frames/s, encoder alone {figures['ceiling_fps']}, ratio {figures['ratio']}",
+        ["what", "frames/s", "ratio"],
+        [
+            [f"{count} {what}", str(fps), f"{fps / figures['ceiling_fps']:.2f}"]
+            for what in ("streams", "prompts")
+            for count, fps in figures[what].items()
+        ],
+    )
+    return None
+
+
+@app.command()
+def cameras(
+    seconds: Annotated[float, typer.Option(help="How long each number of cameras plays.")] = 20.0,
+    most: Annotated[int, typer.Option(help="Try no more than this.")] = 120,
+    config: Config = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """How many 720p25 cameras with sound are watched in real time, with 100 prompts, p95 latency under 2 s.
+
+    For example: watchword bench cameras --seconds 30
+    """
+    from streamer.bench.cameras import measure_cameras, table_rows
+    from streamer.settings import load_settings
+
+    figures = measure_cameras(load_settings(config), _say, seconds=seconds, most=most)
+    if as_json:
+        return _json(figures)
+    _table(
+        figures["mix"],
+        ["mix", "cameras", "p95", "worker CPU, ms a camera-second", "ms a camera-second by stage"],
+        table_rows(figures),
+    )
+    return None
+
+
+@app.command()
+def latency(
+    cameras: Annotated[int, typer.Option(help="Half of what `bench cameras` found.")] = 20,
+    seconds: Annotated[float, typer.Option(help="How long they play.")] = 30.0,
+    config: Config = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """From the capture of an event's first sample until Redis has the event.
+
+    For example: watchword bench latency --cameras 20
+    """
+    from streamer.bench.latency import measure_latency
+    from streamer.settings import load_settings
+
+    figures = measure_latency(load_settings(config), _say, cameras=cameras, seconds=seconds)
+    if as_json:
+        return _json(figures)
+    rows = [[stage, f"{spent_s:.4f}"] for stage, spent_s in figures["stages"].items()]
+    _table(
+        f"p50 {figures['p50_s']} s, p95 {figures['p95_s']} s, p99 {figures['p99_s']} s; a window is "
+        f"{figures['window_s']} s of it",
+        ["stage", "mean seconds"],
+        [*rows, ["together", f"{figures['mean_s']:.4f}"]],
+    )
+    return None
+
+
+@app.command()
+def memory(
+    streams: Annotated[int, typer.Option(help="Cameras that loop.")] = 16,
+    minutes: Annotated[float, typer.Option(help="How long.")] = 15.0,
+    broker: Annotated[str, typer.Option(help="kafka (Apache Kafka, has retention) or tansu (has none).")] = "kafka",
+    config: Config = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Resident memory of worker, broker and Redis over time: does it stay flat?
+
+    For example: watchword bench memory --minutes 15
+    """
+    from streamer.bench.memory import measure_memory
+    from streamer.errors import UsageError
+    from streamer.settings import load_settings
+
+    if broker not in {"kafka", "tansu"}:
+        raise UsageError(f"--broker {broker!r} is not allowed; kafka or tansu is")
+    figures = measure_memory(
+        load_settings(config),
+        _say,
+        streams=streams,
+        seconds=minutes * 60,
+        broker="kafka" if broker == "kafka" else "tansu",
+    )
+    if as_json:
+        return _json(figures)
+    rows = [[name, *(f"{part:.1f}" for part in parts)] for name, parts in figures["mb_by_third"].items()]
+    together = [f"{part:.1f}" for part in figures["together_mb_by_third"]]
+    _table(
+        f"last third against the middle one: {figures['growth']:+.1%}",
+        ["process", "first third, MB", "middle", "last"],
+        [*rows, ["together", *together]],
+    )
+    return None
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
+
+
+def _json(figures: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(figures) + "\n")
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, title=title, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
