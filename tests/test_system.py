@@ -243,5 +243,5 @@ def test_a_state_that_is_something_else_is_refused(change: dict[str, Any]) -> No
     watch.observe(window_of(0, live(0)))
     document = watch.state("cam")
     assert document is not None
-    with pytest.raises(ContractError, match="'cam' (cannot be read|has version None)"):
+    with pytest.raises(ContractError, match=r"'cam' (cannot be read|has version None)"):
         watch.restore("cam", document | change, 0.0)
