@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from streamer.demux import PicturePacket
@@ -10,6 +11,7 @@ from streamer.types import Effort
 # The same scene at half the frame rate has packets 1.4 times as large (exponents of 0.44 to 0.57 on street, car park
 # and portrait footage), so the ratio is taken to the rate of the footage that the threshold was chosen on.
 _REFERENCE_RATE_HZ: Final = 12.5
+_SPARSE: Final = 2.1  # twice the wanted distance, and what clocks may be off
 
 
 def activity(sizes: Sequence[int], is_key: Sequence[bool], rate_hz: float) -> float | None:
@@ -49,3 +51,19 @@ def choose_effort(packets: Sequence[PicturePacket], rate_hz: float, policy: str,
         return Effort.MOTION if policy == "motion" else Effort.KEYFRAMES
     measured = activity([packet.size for packet in packets], [packet.is_keyframe for packet in packets], rate_hz)
     return Effort.KEYFRAMES if measured is not None and measured < threshold else Effort.MOTION
+
+
+def keyframes_suffice(packets: Sequence[PicturePacket], times_us: Sequence[int], rate_hz: float) -> bool:
+    """Whether keyframes come at least half as often as frames are asked for.
+
+    A camera with a keyframe every ten seconds would else be blind for nine: slow things, smoke or a person who stays on
+    the floor, are quiet too.
+
+    Args:
+        packets: The picture packets of a chunk, from its first keyframe on.
+        times_us: Their times.
+        rate_hz: Frames a second that are asked for.
+    """
+    marks = sorted(at_us for at_us, packet in zip(times_us, packets, strict=True) if packet.is_keyframe)
+    longest_us = max(after - before for before, after in pairwise([*marks, max(times_us)]))
+    return longest_us * rate_hz <= _SPARSE * 1_000_000

@@ -9,7 +9,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from streamer.activity import choose_effort
+from streamer.activity import choose_effort, keyframes_suffice
 from streamer.demux import Deadline, Demuxed, Limits, PicturePacket, demux, is_still, open_chunk, refuse, time_us
 from streamer.picture import Scaler, decode_image, decode_wanted, interval_us, on_grid, upright_size
 from streamer.settings import Decode
@@ -24,7 +24,7 @@ class DecodeOptions:
     Attributes:
         size: Side of the square that frames are stretched to, pixels.
         motion_rate_hz: Frames a second where something moves.
-        quiet_rate_hz: Keyframes a second where nothing does.
+        quiet_rate_hz: Frames a second where nothing does: keyframes, where there are enough.
         effort: ``auto`` by activity, or one of the two always.
         activity_threshold: See `streamer.activity`.
         limits: What a chunk may cost.
@@ -178,11 +178,15 @@ def _pictures(
     times_us = [at_us + shift_us for at_us in packets.picture_times_us[keys[0] :]]
     step_us = interval_us(times_us)
     effort = choose_effort(usable, 1_000_000 / (step_us or 1_000_000), options.effort, options.activity_threshold)
-    wanted = _wanted(usable, times_us, step_us, options, effort)
+    only_keys = effort is Effort.KEYFRAMES and (
+        options.effort == "keyframes" or keyframes_suffice(usable, times_us, options.quiet_rate_hz)
+    )
+    wanted = _wanted(usable, times_us, step_us, options, effort, only_keys=only_keys)
     pixels = np.empty((len(wanted), size, size, 3), np.uint8)
     times: list[int] = []
     scaler = Scaler(options.masks)
-    for frame in decode_wanted(chunk, packets.picture, usable, wanted, effort, options.limits, deadline):
+    frames = decode_wanted(chunk, packets.picture, usable, wanted, options.limits, deadline, only_keys=only_keys)
+    for frame in frames:
         scaler.into(frame, pixels[len(times)])
         times.append(wanted[frame.pts or 0])
     pixels = pixels[: len(times)]
@@ -193,20 +197,26 @@ def _pictures(
 
 
 def _wanted(
-    usable: Sequence[PicturePacket], times_us: Sequence[int], step_us: int, options: DecodeOptions, effort: Effort
+    usable: Sequence[PicturePacket],
+    times_us: Sequence[int],
+    step_us: int,
+    options: DecodeOptions,
+    effort: Effort,
+    *,
+    only_keys: bool,
 ) -> dict[int, int]:
     """Time stamps of the frames on the grid, with their capture times."""
-    is_quiet = effort is Effort.KEYFRAMES
     by_time = {
         at_us: packet.pts
         for at_us, packet in zip(times_us, usable, strict=True)
-        if packet.pts is not None and (packet.is_keyframe or not is_quiet)
+        if packet.pts is not None and (packet.is_keyframe or not only_keys)
     }
     ascending = sorted(by_time)
-    if is_quiet:
-        step_us = interval_us(ascending) or round(1_000_000 / options.quiet_rate_hz)
-    chosen = on_grid(ascending, options.quiet_rate_hz if is_quiet else options.motion_rate_hz, step_us)
-    if not chosen and is_quiet:
+    rate_hz = options.motion_rate_hz if effort is Effort.MOTION else options.quiet_rate_hz
+    if only_keys:
+        step_us = interval_us(ascending) or round(1_000_000 / rate_hz)
+    chosen = on_grid(ascending, rate_hz, step_us)
+    if not chosen and effort is Effort.KEYFRAMES:
         chosen = ascending[:1]
     return {by_time[at_us]: at_us for at_us in chosen}
 
@@ -222,7 +232,7 @@ def _nearest(chunk: MediaChunk, packets: Demuxed, at_us: int, limits: Limits, de
     key = max(place for place, packet in enumerate(usable[: aim + 1]) if packet.is_keyframe)
     pts = usable[aim].pts
     wanted = [pts] if pts is not None else []
-    frames = decode_wanted(chunk, packets.picture, usable[key:], wanted, Effort.MOTION, limits, deadline)
+    frames = decode_wanted(chunk, packets.picture, usable[key:], wanted, limits, deadline, only_keys=False)
     frame = next(frames, None)
     if frame is None:
         refuse(chunk, "the frame asked for does not decode", "undecodable")

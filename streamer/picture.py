@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streamer.demux import AnyPacket, Deadline, Limits, PicturePacket, check_side, refuse
 from streamer.masks import black_out, scaling_margin_px
-from streamer.types import Effort, MediaChunk, Polygon
+from streamer.types import MediaChunk, Polygon
 
 _EARLY_US: Final = 1_000  # a frame this much before a point of the grid still counts as on it: time stamps are rounded
 _LEAVE_LOOP_FILTER_FRAMES: Final = 60  # the drift without it is bounded by the distance of keyframes
@@ -56,23 +56,26 @@ def decode_wanted(
     stream: VideoStream,
     packets: Sequence[PicturePacket],
     wanted_pts: Iterable[int],
-    effort: Effort,
     limits: Limits,
     deadline: Deadline,
+    *,
+    only_keys: bool,
 ) -> Iterator[VideoFrame]:
     """Decode the pictures with these time stamps, in the decoder's order, and of the others only what they need.
+
+    ``only_keys`` says that all of them are keyframes, which refer to nothing.
 
     Raises:
         ChunkError: A picture is too large, or decoding takes too long.
     """
     open_wanted = set(wanted_pts)
     context = stream.codec_context
-    _prepare(context, packets, effort, limits)
+    _prepare(context, packets, limits, only_keys=only_keys)
     for packet in packets:
         if not open_wanted:
             return
         is_wanted = packet.pts in open_wanted
-        if effort is Effort.KEYFRAMES:
+        if only_keys:
             if not is_wanted:
                 continue
             frames = _decode(context, packet) + _decode(context, None)
@@ -138,7 +141,7 @@ def _point(at_us: int, rate_hz: float) -> int:
     return math.floor((at_us + _EARLY_US) * rate_hz / 1e6)
 
 
-def _prepare(context: VideoCodecContext, packets: Sequence[PicturePacket], effort: Effort, limits: Limits) -> None:
+def _prepare(context: VideoCodecContext, packets: Sequence[PicturePacket], limits: Limits, *, only_keys: bool) -> None:
     """Set what the decoder may leave out.
 
     Deblocking is a fifth of the time. Without it a lone keyframe at 224 px is off by 0.2 of 255 levels; pictures that
@@ -146,12 +149,9 @@ def _prepare(context: VideoCodecContext, packets: Sequence[PicturePacket], effor
     are near.
     """
     keys = max(1, sum(packet.is_keyframe for packet in packets))
-    if effort is Effort.KEYFRAMES:
-        left_out = "all"
-    else:
-        left_out = "nokey" if len(packets) / keys <= _LEAVE_LOOP_FILTER_FRAMES else "default"
+    near = "nokey" if len(packets) / keys <= _LEAVE_LOOP_FILTER_FRAMES else "default"
     context.thread_count = 1
-    context.options = {"skip_loop_filter": left_out, "max_pixels": str(limits.max_pixels)}
+    context.options = {"skip_loop_filter": "all" if only_keys else near, "max_pixels": str(limits.max_pixels)}
 
 
 def _decode(context: Any, packet: "AnyPacket | None") -> list[VideoFrame]:

@@ -218,6 +218,14 @@ def test_a_still_scene_costs_its_keyframes_and_a_moving_one_more(tmp_path: Path)
     assert decode_chunk(a_chunk(moving), OPTIONS).effort is Effort.MOTION
 
 
+@pytest.mark.parametrize(("keyframe_every", "expected"), [(25, 6), (50, 3), (150, 6)])
+def test_a_still_scene_with_rare_keyframes_is_still_looked_at(keyframe_every: int, expected: int) -> None:
+    payload = encoded([first_frame()[:, :320]] * 150, options={"g": str(keyframe_every), "sc_threshold": "0"})
+    decoded = decode_chunk(a_chunk(payload), OPTIONS)
+    assert decoded.effort is Effort.KEYFRAMES
+    assert len(decoded.times_us) == expected
+
+
 def test_a_stream_of_nothing_but_keyframes_is_taken_at_the_rate_of_motion() -> None:
     payload = encoded([first_frame()] * 25, codec="mjpeg", pix_fmt="yuvj420p", container="mp4")
     assert len(decode_chunk(a_chunk(payload, "video/mp4"), OPTIONS).times_us) == 8
