@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from streamer.demo import Feed, Script
     from streamer.events import Event
-    from streamer.session import Progress, Session
+    from streamer.session import Progress
 
 _BAR = 24
 _COLOURS = {"info": "cyan", "warning": "yellow", "critical": "bold red"}
@@ -64,8 +64,10 @@ def demo(
         final = session.progress()
         pictures = save_snapshots(session, feed.all, out)
         (out / "events.jsonl").write_text("".join(event.to_json() + "\n" for event in feed.all), encoding="utf-8")
-        console.print(_view(final, script, feed, time.monotonic() - started_s))
-        _conclude(console.print, feed, out, pictures, session)
+        shown = _view(final, script, feed, time.monotonic() - started_s)
+        console.print(shown)
+        _save_screen(shown, out / "screen.svg")
+        _conclude(feed, out, pictures)
     finally:
         opened.__exit__(None, None, None)
 
@@ -134,11 +136,21 @@ def _line(event: "Event") -> str:
     )
 
 
-def _conclude(say: "object", feed: "Feed", out: Path, pictures: int, session: "Session") -> None:
+def _save_screen(shown: "Group", path: Path) -> None:
+    """The last screen as a picture, for a README or a report."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    console = Console(record=True, width=118, file=StringIO(), force_terminal=True)
+    console.print(shown)
+    console.save_svg(str(path), title="watchword demo")
+
+
+def _conclude(feed: "Feed", out: Path, pictures: int) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    del say, session
     by_camera: dict[str, list[str]] = {}
     for event in feed.latest.values():
         by_camera.setdefault(event.stream, []).append(f"{event.prompt.text} (peak {event.peak:.2f})")
