@@ -94,28 +94,30 @@ def _joined(chunk: MediaChunk, frames: Sequence[AudioFrame], limits: Limits) -> 
     places = [round((time_us(frame.pts, frame) - zero_us) * rate / 1_000_000) for frame in frames]
     if max(place + frame.samples for place, frame in zip(places, frames, strict=True)) > limits.max_duration_s * rate:
         refuse(chunk, f"sound longer than {limits.max_duration_s:g} s (decode.max_duration_s)", "duration")
-    jitter = round(_JITTER_S * rate)
-    fifo = AudioFifo()  # one array in the end instead of one a packet
+    runs = _runs(frames, places, round(_JITTER_S * rate))
+    pieces = [(place, _mono(_channels(whole))) for place, fifo in runs if (whole := fifo.read()) is not None]
+    if len(pieces) == 1:
+        return pieces[0][1]
+    joined = np.zeros(max((place + len(piece) for place, piece in pieces), default=0), np.float32)
+    for place, piece in pieces:
+        joined[place : place + len(piece)] = piece
+    return joined
+
+
+def _runs(frames: Sequence[AudioFrame], places: Sequence[int], jitter: int) -> list[tuple[int, AudioFifo]]:
+    """Frames that follow each other without a hole: one array a run, instead of one a packet."""
+    runs: list[tuple[int, AudioFifo]] = []
     cursor = 0
     for place, frame in zip(places, frames, strict=True):
-        if place < cursor - jitter:
+        if runs and place < cursor - jitter:
             continue  # a repeat
-        if place > cursor + jitter:
-            fifo.write(_silence(frame, place - cursor))
+        if not runs or place > cursor + jitter:
+            runs.append((place, AudioFifo()))
             cursor = place
         frame.pts = None
-        fifo.write(frame)
+        runs[-1][1].write(frame)
         cursor += frame.samples
-    whole = fifo.read()
-    return _mono(_channels(whole)) if whole is not None else np.empty(0, np.float32)
-
-
-def _silence(like: AudioFrame, count: int) -> AudioFrame:
-    quiet = AudioFrame(like.format.name, like.layout.name, count)
-    for plane in quiet.planes:
-        plane.update(bytes([128 if like.format.name.startswith("u8") else 0]) * plane.buffer_size)
-    quiet.sample_rate = like.sample_rate
-    return quiet
+    return runs
 
 
 def _channels(frame: AudioFrame) -> NDArray[Any]:
