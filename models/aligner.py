@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from models.prefilter import estimate
+from models.prefilter import prefilter
 from models.queries import Queries
 
 # softmax(q.k / 0.02) over cosines: half a dozen cells at most share the weight. Insensitive between 0.01 and 0.04.
@@ -48,8 +48,8 @@ class Aligner:
             queries: ``P`` prompts.
             allowed_cells: bool ``(P, S)``: where each prompt may look, at least one cell each. Such a prompt sees
                 nothing of the rest: its whole is the mean of its cells. None: everywhere.
-            floors: float32 ``(P,)``, the lowest score of each that matters. Given them, a prompt that provably stays
-                under its floor in every frame gets one cheap estimate under the floor for all of them.
+            floors: float32 ``(P,)``, the lowest score of each that matters. Given them, a prompt that stays under its
+                floor in every frame gets one cheap estimate under the floor for all of them; see `prefilter`.
 
         Returns:
             float32 ``(F, P)``, cosines.
@@ -87,12 +87,9 @@ class Aligner:
         # On a GPU the exact product is cheap, and a choice would make the host wait for it.
         if floors is None or prompts < PREFILTER_FROM or tokens.is_cuda:
             return self._exact(tokens, whole, queries, allowed)
-        estimates, bounds = estimate(tokens, whole, self.mix, queries)
-        matters = bounds >= floors
-        if allowed is not None:  # the whole that such a prompt sees is not the one that was bounded
-            matters |= ~allowed.all(1)
-        rows = matters.nonzero().squeeze(1)
-        # An estimate never exceeds its bound, so those left out stay under their floors.
+        rows, estimates = prefilter(tokens, whole, self.mix, queries, floors)
+        if allowed is not None:  # the whole that such a prompt sees is another, and was not bounded
+            rows = torch.cat((rows, (~allowed.all(1)).nonzero().squeeze(1))).unique()  # type: ignore[no-untyped-call]
         scores = estimates.expand(frames, prompts).clone()
         if len(rows):
             part = None if allowed is None else allowed[rows]

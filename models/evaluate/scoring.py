@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.aligner import Aligner
-from models.calibrate import PRIOR, Calibration, Calibrations
+from models.calibrate import PRIOR, Calibrations
 from models.encoders import Encoders
 from models.evaluate.manifest import Item, read_manifest, read_rows
 from models.evaluate.media import SAMPLE_RATE_HZ, read_frames, read_picture, read_sound
@@ -18,45 +18,38 @@ from models.prompts import PromptText, embed_prompts
 from models.queries import Queries
 
 RATE_HZ = 4.0
-# Pictures show no gunshot and sounds no fire: a prompt is scored on the kinds that some item of the manifest labels so.
-SECONDS_AT_ONCE = 2.0
+STRETCH_S = 2.0  # sound at once, a window's length
+FRAMES_AT_ONCE = 16
+KINDS = ("video", "image", "audio")
 
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """Encoders, aligner and calibration: a file to one number a prompt."""
+    """Encoders and aligner: a file to one score a prompt, before calibration."""
 
     encoders: Encoders
-    aligner: Aligner
-    calibrations: Calibrations
+    aligner: Aligner = field(default_factory=Aligner)
 
     def pixels(self, pixels: NDArray[np.uint8], queries: Queries) -> NDArray[np.float32]:
-        """Frames ``(N, H, W, 3)`` to their best confidence by prompt, ``(P,)``."""
-        best: torch.Tensor | None = None
-        for start in range(0, len(pixels), 16):
-            seen = self.encoders.picture.encode(pixels[start : start + 16])
-            scores = self.aligner.pictures(seen.cells, seen.whole, queries).amax(0)
-            best = scores if best is None else torch.maximum(best, scores)
-        return _probability(best, self.calibrations.seen)
+        """Frames ``(N, H, W, 3)`` to the best score of each prompt, ``(P,)``."""
+        parts = []
+        for start in range(0, len(pixels), FRAMES_AT_ONCE):
+            seen = self.encoders.picture.encode(pixels[start : start + FRAMES_AT_ONCE])
+            parts.append(self.aligner.pictures(seen.cells, seen.whole, queries).amax(0))
+        best: NDArray[np.float32] = torch.stack(parts).amax(0).cpu().numpy()
+        return best
 
     def samples(self, samples: NDArray[np.float32], queries: Queries) -> NDArray[np.float32]:
-        """Sound ``(M,)`` to its best confidence by prompt, ``(P,)``, over half-overlapping stretches."""
-        length = int(SECONDS_AT_ONCE * SAMPLE_RATE_HZ)
-        padded = np.pad(samples, (0, max(0, length - len(samples))))
-        starts = range(0, len(padded) - length // 2, length // 2)
-        stretches = [padded[start : start + length] for start in starts]
-        whole = [np.pad(stretch, (0, length - len(stretch))) for stretch in stretches]
-        heard = self.encoders.sound.encode(np.stack(whole))
-        return _probability(self.aligner.sounds(heard.tokens, heard.whole, queries).amax(0), self.calibrations.heard)
+        """Sound ``(M,)`` to the best score of each prompt, ``(P,)``, over half-overlapping stretches."""
+        length = int(STRETCH_S * SAMPLE_RATE_HZ)
+        starts = range(0, max(1, len(samples) - length // 2), length // 2)
+        stretches = [samples[start : start + length] for start in starts]
+        heard = self.encoders.sound.encode(np.stack([np.pad(part, (0, length - len(part))) for part in stretches]))
+        best: NDArray[np.float32] = self.aligner.sounds(heard.tokens, heard.whole, queries).amax(0).cpu().numpy()
+        return best
 
 
-def _probability(scores: torch.Tensor | None, calibration: Calibration) -> NDArray[np.float32]:
-    if scores is None:
-        raise ValueError("nothing to score")
-    return calibration.probability(scores.cpu().numpy())
-
-
-def evaluate(  # noqa: PLR0913  # what a manifest needs, by name
+def evaluate(
     manifest: Path,
     root: Path,
     out: Path,
@@ -90,49 +83,60 @@ def evaluate(  # noqa: PLR0913  # what a manifest needs, by name
         EvaluationError: A list or a file cannot be read.
     """
     out.mkdir(parents=True, exist_ok=True)
-    scorer = Scorer(encoders, Aligner(), calibrations)
+    scorer = Scorer(encoders)
     written = {"predictions": out / "predictions.csv"}
     items = read_manifest(manifest, split)
-    _write(written["predictions"], _score_items(items, root, scorer, rate_hz, progress))
+    scored = score_items(items, root, scorer, rate_hz, progress)
+    curves = {"video": calibrations.seen, "image": calibrations.seen, "audio": calibrations.heard}
+    rows = (
+        (item.path, text, float(probability))
+        for item, texts, scores in scored
+        for text, probability in zip(texts, curves[item.kind].probability(scores), strict=True)
+    )
+    _write(written["predictions"], rows)
     for name, listing, column in (("open_vocab", open_vocab, "name"), ("captions", captions, "caption")):
         if listing is not None:
             written[name] = out / f"{name}.csv"
-            _write(written[name], _score_photos(listing, column, scorer, progress))
+            _write(written[name], _score_photos(listing, column, scorer, calibrations, progress))
     return written
 
 
 Row = tuple[str, str, float]
 
 
-def _score_items(
+def score_items(
     items: Sequence[Item], root: Path, scorer: Scorer, rate_hz: float, progress: Callable[[str], None]
-) -> Iterator[Row]:
-    prompts = {kind: sorted({label for item in items if item.kind == kind for label in item.labels}) for kind in _KINDS}
+) -> Iterator[tuple[Item, list[str], NDArray[np.float32]]]:
+    """Score every item on the prompts of its kind: the labels that some item of that kind has.
+
+    Pictures show no gunshot and sounds no fire: on another kind a prompt's label says nothing.
+    """
+    prompts = {kind: sorted({label for item in items if item.kind == kind for label in item.labels}) for kind in KINDS}
     queries = {kind: _queries(texts, scorer.encoders, is_sound=kind == "audio") for kind, texts in prompts.items()}
     for item in items:
-        if item.kind not in _KINDS or not prompts[item.kind]:
+        if not prompts.get(item.kind):
             continue
         progress(item.path)
-        path, side = root / item.path, scorer.encoders.picture.size
+        path, side_px = root / item.path, scorer.encoders.picture.size
         if item.kind == "audio":
             scores = scorer.samples(read_sound(path), queries["audio"])
         else:
-            pixels = read_picture(path, side) if item.kind == "image" else read_frames(path, side, rate_hz)
+            pixels = read_picture(path, side_px) if item.kind == "image" else read_frames(path, side_px, rate_hz)
             scores = scorer.pixels(pixels, queries[item.kind])
-        yield from ((item.path, text, float(score)) for text, score in zip(prompts[item.kind], scores, strict=True))
+        yield item, prompts[item.kind], scores
 
 
-_KINDS = ("video", "image", "audio")
-
-
-def _score_photos(listing: Path, column: str, scorer: Scorer, progress: Callable[[str], None]) -> Iterator[Row]:
+def _score_photos(
+    listing: Path, column: str, scorer: Scorer, calibrations: Calibrations, progress: Callable[[str], None]
+) -> Iterator[Row]:
     rows = read_rows(listing, ("path", column))
     texts = list(dict.fromkeys(row[column] for row in rows))
     queries = _queries(texts, scorer.encoders, is_sound=False)
     for path in dict.fromkeys(row["path"] for row in rows):
         progress(path)
         scores = scorer.pixels(read_picture(listing.parent / path, scorer.encoders.picture.size), queries)
-        yield from ((path, text, float(score)) for text, score in zip(texts, scores, strict=True))
+        probabilities = calibrations.seen.probability(scores)
+        yield from ((path, text, float(value)) for text, value in zip(texts, probabilities, strict=True))
 
 
 def _queries(texts: Sequence[str], encoders: Encoders, *, is_sound: bool) -> Queries:
