@@ -21,6 +21,7 @@ class Refused:
 
     Attributes:
         stream: The key as text, for the metric; empty where it is none.
+        is_last: It would have been the last of its session.
     """
 
     stream: str
@@ -29,12 +30,13 @@ class Refused:
     headers: tuple[tuple[str, bytes], ...]
     value: bytes
     error: ChunkError
+    is_last: bool = False
 
     @classmethod
     def of(cls, chunk: MediaChunk, error: ChunkError) -> "Refused":
         """A chunk that met the contract, but whose media did not."""
         headers = tuple(headers_of(chunk))
-        return cls(chunk.stream, chunk.position, chunk.stream.encode(), headers, chunk.payload, error)
+        return cls(chunk.stream, chunk.position, chunk.stream.encode(), headers, chunk.payload, error, chunk.is_last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Skipped:
     stream: str
     position: Position
     reason: Literal["age", "full"]
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +78,7 @@ class Backlog:
 
     Args:
         policy: ``live`` skips, ``lossless`` does not.
-        max_bytes: Payload bytes held; `is_full` says so, ``live`` skips down to it.
+        max_bytes: Payload bytes held, refused ones too; `is_full` says so, ``live`` skips down to it.
         max_age_s: ``live``: a chunk this far behind the newest of its stream is skipped.
     """
 
@@ -102,6 +105,10 @@ class Backlog:
         """The reader should pause. Under ``live`` only what cannot be skipped counts, so it never is for long."""
         return self._bytes >= self._max_bytes
 
+    def holds(self, stream: str) -> bool:
+        """A chunk of the stream waits here."""
+        return stream in self._waiting
+
     def put(self, item: Item) -> None:
         """Append; never blocks, for the reader must go on polling to keep its partitions."""
         with self._arrived:
@@ -111,8 +118,10 @@ class Backlog:
                 self._waiting.setdefault(item.stream, deque()).append(entry)
                 self._bytes += len(item.payload)
                 self._newest_us[item.stream] = max(item.capture_us, self._newest_us.get(item.stream, 0))
-                while self._is_live and self._bytes > self._max_bytes:
-                    self._skip_one()
+            elif isinstance(item, Refused):
+                self._bytes += len(item.value)
+            while self._is_live and self._bytes > self._max_bytes and self._waiting:
+                self._skip_one()
             self._arrived.notify()
 
     def take(self, timeout_s: float) -> Item | None:
@@ -123,6 +132,8 @@ class Backlog:
             if not self._entries:
                 return None
             item = self._entries.popleft().item
+            if isinstance(item, Refused):
+                self._bytes -= len(item.value)
             if not isinstance(item, MediaChunk):
                 return item
             self._leave(item)
@@ -130,7 +141,7 @@ class Backlog:
             if not self._waiting[item.stream]:
                 del self._waiting[item.stream], self._newest_us[item.stream]
             if self._is_live and is_behind:
-                return Skipped(item.stream, item.position, "age")
+                return Skipped(item.stream, item.position, "age", item.is_last)
             return item
 
     def wake(self) -> None:
@@ -151,4 +162,4 @@ class Backlog:
         self._leave(chunk)
         if not longest:
             del self._waiting[chunk.stream], self._newest_us[chunk.stream]
-        entry.item = Skipped(chunk.stream, chunk.position, "full")
+        entry.item = Skipped(chunk.stream, chunk.position, "full", chunk.is_last)

@@ -22,6 +22,11 @@ class Batcher:
     def __len__(self) -> int:
         return len(self._windows)
 
+    @property
+    def partitions(self) -> set[int]:
+        """Partitions whose windows wait."""
+        return {window.partition for window in self._windows}
+
     def add(self, windows: Sequence[Window], now_s: float) -> None:
         """Queue windows, which wait from ``now_s`` on (monotonic seconds)."""
         for window in windows:
@@ -55,6 +60,9 @@ class Batcher:
 
     def drop(self, partition: int) -> None:
         """Forget what waits for a partition that another worker owns now."""
+        for window in self._windows:
+            if window.partition == partition:  # its next owner, perhaps we, begins at these windows again
+                self._counted_until_us.pop(window.stream, None)
         kept = [pair for pair in zip(self._windows, self._ready_s, strict=True) if pair[0].partition != partition]
         self._windows = [window for window, _ in kept]
         self._ready_s = [ready_s for _, ready_s in kept]

@@ -1,16 +1,23 @@
 """Batches into tokens. Each frame and each stretch of sound is encoded once; a still frame reuses tokens."""
 
+import os
+import resource
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.encoders import Encoders
 from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Batch, Encoded, Fresh, Tokens, Window
 
+_STATM = Path("/proc/self/statm")
 CELLS = 7  # stillness is judged on a grid like the encoder's own: a change within one cell changes its token
 _EDGES = np.linspace(0, THUMB_SIDE, CELLS + 1).astype(np.intp)[:-1]
 _AREAS = np.diff(np.append(_EDGES, THUMB_SIDE))
@@ -31,18 +38,40 @@ class EncodeStage:
 
     Args:
         encoders: Pictures and sound.
+        device: Where they run, ``cpu`` or ``cuda``.
         hop_s: Step of the windows: sound is encoded in stretches of this, so that overlapping windows share them.
         reuse_max_age_s: Oldest tokens that a still frame may take; 0 encodes every frame.
         reuse_noise: Luma levels by which a cell's mean may differ while the frame still counts as still.
     """
 
-    def __init__(self, encoders: Encoders, *, hop_s: float, reuse_max_age_s: float, reuse_noise: float) -> None:
+    def __init__(
+        self, encoders: Encoders, *, hop_s: float, reuse_max_age_s: float, reuse_noise: float, device: str = "cpu"
+    ) -> None:
         self._encoders = encoders
+        self._device = device
         self._hop_us = round(hop_s * 1e6)
         self._stretch_samples = round(hop_s * SAMPLE_RATE_HZ)
         self._reuse_max_age_us = round(reuse_max_age_s * 1e6)
         self._reuse_noise = reuse_noise
         self._memory: dict[str, _Memory] = {}
+        self._busy_s = 0.0
+        self._began_s: float | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which an encoder ran so far, the call that runs now included. May be read from any thread."""
+        began_s = self._began_s
+        return self._busy_s + (0.0 if began_s is None else time.monotonic() - began_s)
+
+    @property
+    def device_bytes(self) -> int:
+        """Memory that this process holds on the inference device: on a CPU its resident memory."""
+        if self._device == "cuda":
+            return int(torch.cuda.memory_reserved())
+        try:
+            return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:  # no Linux
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def encode(self, batch: Batch) -> Tokens:
         """Encode what is new in a batch.
@@ -68,17 +97,27 @@ class EncodeStage:
         new_frames: list[Encoded] = []
         new_samples: list[NDArray[np.float32]] = []
         new_sounds: list[Encoded] = []
-        reused = 0
+        reused: list[int] = []
         for window in windows:
             memory = self._memory.setdefault(window.stream, _Memory())
             _trim(memory, window.start_us)
-            reused += self._plan_frames(window, memory, new_pixels, new_frames)
+            reused.append(self._plan_frames(window, memory, new_pixels, new_frames))
             self._plan_sounds(window, memory, new_samples, new_sounds)
             frames.append(_within(memory.frames, window))
             sounds.append(_within(memory.sounds, window))
-        fresh_frames = self._see(new_pixels, new_frames)
-        fresh_sounds = self._hear(new_samples, new_sounds)
-        return Tokens(windows, tuple(frames), tuple(sounds), fresh_frames, fresh_sounds, reused)
+        with self._timed():
+            fresh_frames = self._see(new_pixels, new_frames)
+            fresh_sounds = self._hear(new_samples, new_sounds)
+        return Tokens(windows, tuple(frames), tuple(sounds), fresh_frames, fresh_sounds, tuple(reused))
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        self._began_s = began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._began_s = None
+            self._busy_s += time.monotonic() - began_s
 
     def _plan_frames(
         self, window: Window, memory: _Memory, pixels: list[NDArray[np.uint8]], fresh: list[Encoded]

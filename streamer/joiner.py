@@ -111,6 +111,11 @@ class StreamJoin:
         """Whether any chunk is still of use."""
         return bool(self._held)
 
+    @property
+    def is_open(self) -> bool:
+        """A topic has sent chunks and not said which is the last."""
+        return bool(self._open_topics)
+
     def needed(self) -> dict[str, int]:
         """By topic, the smallest offset of a chunk that is still of use."""
         offsets: dict[str, int] = {}

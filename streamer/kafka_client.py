@@ -12,6 +12,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from streamer.errors import SettingsError, UnavailableError
 
+DEAD_LETTER_ROOM_BYTES = 65_536  # for the headers that a dead letter has and the message had not
 _CONNECT_TIMEOUT_S = 3.0
 _BOOTSTRAP_TIMEOUT_S = 10.0
 _REQUEST_TIMEOUT_S = 15.0

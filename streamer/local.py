@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from streamer.embedded import BrokerKind, EmbeddedRedis, EmbeddedServer, choose_broker
-from streamer.kafka_client import ensure_topics
+from streamer.kafka_client import DEAD_LETTER_ROOM_BYTES, ensure_topics, topic_facts
 from streamer.settings import Settings
 
 _RETENTION_S = 3600.0
@@ -68,12 +68,15 @@ def prepare_topics(settings: Settings, *, is_ours: bool = False) -> None:
         SettingsError: A topic takes only smaller messages, or partition counts differ.
     """
     kafka = settings.kafka
-    limits = {"retention_bytes": _RETENTION_BYTES, "retention_s": _RETENTION_S} if is_ours else {}
     ensure_topics(
         kafka.bootstrap,
         kafka.topics,
         partitions=kafka.partitions,
         message_max_bytes=kafka.message_max_bytes,
-        **limits,
+        retention_bytes=_RETENTION_BYTES if is_ours else None,
+        retention_s=_RETENTION_S if is_ours else None,
     )
-    ensure_topics(kafka.bootstrap, [kafka.dead_topic], partitions=1, message_max_bytes=kafka.message_max_bytes)
+    # A dead letter is the message and the reason beside it; a topic that is there already may be smaller.
+    room = 0 if topic_facts(kafka.bootstrap, [kafka.dead_topic]) else DEAD_LETTER_ROOM_BYTES
+    limit = kafka.message_max_bytes + room
+    ensure_topics(kafka.bootstrap, [kafka.dead_topic], partitions=1, message_max_bytes=limit)

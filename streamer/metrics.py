@@ -107,9 +107,9 @@ class Metrics:
         """Pictures were not looked at."""
         self._frames_skipped.labels(self._stream(stream), self._reason(reason)).inc(frames)
 
-    def chunk(self, stream: str, result: str) -> None:
-        """A chunk came to its end."""
-        self._chunks.labels(self._stream(stream), self._reason(result)).inc()
+    def chunk(self, stream: str, result: str, count: int = 1) -> None:
+        """Chunks came to their end."""
+        self._chunks.labels(self._stream(stream), self._reason(result)).inc(count)
 
     def windows(self, stream: str, count: int = 1) -> None:
         """Windows were cut."""

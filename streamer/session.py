@@ -60,7 +60,11 @@ class Session:
 
     def __enter__(self) -> "Session":
         self._working.start()
-        self._until(lambda: self._worker.is_ready, _START_S, "the worker did not get ready")
+        try:
+            self._until(lambda: self._worker.is_ready, _START_S, "the worker did not get ready")
+        except BaseException:
+            self.__exit__()
+            raise
         self._ingestor.start()
         return self
 

@@ -20,6 +20,9 @@ _log = structlog.get_logger(__name__)
 _POLL_MS = 100
 _COMMIT_INTERVAL_S = 1.0  # offsets in the group are for tools that show lag; the truth is in Redis
 _RETRY_S = 1.0
+_LOST_S = 4.0  # longer than a member that woke up needs to hear from the group that its partitions are gone
+_BEHIND_S = 5.0
+_LEAVE_S = 5.0
 
 _Change = tuple[Literal["assigned", "revoked", "lost"], frozenset[TopicPartition]]
 
@@ -55,24 +58,35 @@ class ChunkSource:
         self._held = threading.Event()  # set while a server behind us is away
         self._changes: queue.SimpleQueue[_Change] = queue.SimpleQueue()
         self._unclaimed: set[TopicPartition] = set()
-        self._owned: set[int] = set()
-        self._next_claim_s = 0.0
+        self._owned: dict[int, int] = {}  # partition to the epoch of its claim
+        self._has_joined = False
+        self._not_before_s: dict[int, float] = {}  # partition to when it may be claimed
+        self._next: dict[TopicPartition, int] = {}  # the offset after the last one that was delivered
+        self._busy_s: dict[int, float] = {}  # partition to when it last delivered, or was paused
+        self._is_away = False
         self._committed: dict[TopicPartition, OffsetAndMetadata] = {}
         self._committed_lock = threading.Lock()
         self._next_commit_s = 0.0
-        self._lag: dict[TopicPartition, int] = {}
+        self._lag: Mapping[TopicPartition, int] = {}
+        self._behind: frozenset[int] = frozenset()
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
 
     @property
-    def owned(self) -> frozenset[int]:
-        """Partitions that are claimed."""
-        return frozenset(self._owned)
-
-    @property
     def lag(self) -> Mapping[TopicPartition, int]:
-        """Messages behind the end, by partition, as of the last poll."""
-        return dict(self._lag)
+        """Messages that are not committed yet, by partition, as of the last poll."""
+        return self._lag
+
+    def is_behind(self, partition: int) -> bool:
+        """Chunks of it may lie in Kafka that were not delivered yet: that a stream shows nothing means nothing."""
+        return self._is_away or partition in self._behind
+
+    def why_not_ready(self) -> str | None:
+        """What is missing before every partition that is ours is read; None: nothing."""
+        if not self._has_joined:
+            return "the consumer group has not been joined yet"
+        waiting = sorted({place.partition for place in tuple(self._unclaimed)})
+        return f"partitions {waiting} are assigned and not claimed yet" if waiting else None
 
     def start(self) -> None:
         """Subscribe and begin to poll."""
@@ -86,9 +100,22 @@ class ChunkSource:
         else:
             self._held.clear()
 
-    def reclaim(self, partition: int) -> None:
-        """Claim a partition anew that turned out not to be ours any more, if it is still assigned to us."""
-        self._changes.put(("lost", frozenset(TopicPartition(topic, partition) for topic in self._topics)))
+    def away(self, *, is_away: bool) -> None:
+        """Kafka cannot be reached, or can be again."""
+        self._is_away = is_away
+
+    def reclaim(self, partition: int, epoch: int) -> None:
+        """Claim a partition anew that turned out not to be ours any more, if it is still assigned to us.
+
+        Not at once: most likely we were away so long that the group gave it to another, and only have not heard yet.
+
+        Args:
+            partition: Number.
+            epoch: Of the claim that was refused; a newer one stays.
+        """
+        if self._owned.get(partition) == epoch:
+            self._not_before_s[partition] = time.monotonic() + _LOST_S
+            self._changes.put(("lost", frozenset(TopicPartition(topic, partition) for topic in self._topics)))
 
     def processed(self, partition: int, offsets: Offsets) -> None:
         """Remember what was committed to Redis; the group hears of it later."""
@@ -101,11 +128,12 @@ class ChunkSource:
         self._stopping.set()
         self._thread.join(timeout_s)
 
-    def close(self) -> None:
-        """Tell the group what was processed and leave it."""
+    def close(self, *, is_hasty: bool = False) -> None:
+        """Tell the group what was processed and leave it; in haste, only leave."""
         try:
-            self._commit(is_final=True)
-            self._consumer.close()
+            if not is_hasty:
+                self._commit(is_final=True)
+            self._consumer.close(timeout_ms=round(1000 * (0.5 if is_hasty else _LEAVE_S)))
         except KafkaError as error:
             _log.warning("group not left in good order", error=str(error))
 
@@ -130,6 +158,8 @@ class ChunkSource:
             self._consumer.pause(*(wanted - paused))
         if paused - wanted:
             self._consumer.resume(*(paused - wanted))
+        if is_paused:
+            self._busy_s = dict.fromkeys(self._owned, time.monotonic())
         try:
             polled = self._consumer.poll(timeout_ms=_POLL_MS)
         except KafkaError as error:
@@ -142,7 +172,9 @@ class ChunkSource:
                 continue  # fetched before the claim said where to begin: the claim seeks
             for record in records:
                 self._deliver(record)
-        self._measure_lag()
+            self._next[place] = records[-1].offset + 1
+            self._busy_s[place.partition] = time.monotonic()
+        self._measure()
         self._commit()
 
     def _deliver(self, record: Any) -> None:
@@ -158,22 +190,28 @@ class ChunkSource:
         self._backlog.put(chunk)
 
     def _claim_assigned(self) -> None:
-        if not self._unclaimed or time.monotonic() < self._next_claim_s:
-            return
+        now_s = time.monotonic()
         for partition in sorted({place.partition for place in self._unclaimed}):
+            if now_s < self._not_before_s.get(partition, 0.0):
+                continue
             places = [place for place in self._unclaimed if place.partition == partition]
-            if partition in self._owned:  # another topic's share of a partition that is ours already
-                self._owned.discard(partition)
+            if (
+                self._owned.pop(partition, None) is not None
+            ):  # another topic's share of a partition that is ours already
                 self._backlog.put(Revoked(partition))
             try:
                 claim = self._claim(partition)
             except UnavailableError as error:
                 _log.warning("partition not claimed yet", partition=partition, error=str(error))
-                self._next_claim_s = time.monotonic() + _RETRY_S
+                self._not_before_s.update(
+                    dict.fromkeys({place.partition for place in self._unclaimed}, now_s + _RETRY_S)
+                )
                 return
             self._seek(claim)
             self._backlog.put(Assigned(claim))
-            self._owned.add(partition)
+            self._owned[partition] = claim.epoch
+            self._busy_s[partition] = now_s
+            self._not_before_s.pop(partition, None)
             self._unclaimed.difference_update(places)
 
     def _seek(self, claim: Claim) -> None:
@@ -182,16 +220,28 @@ class ChunkSource:
                 continue
             if place.topic in claim.offsets:
                 self._consumer.seek(place, claim.offsets[place.topic])
+                self._next[place] = claim.offsets[place.topic]
             else:
                 self._consumer.seek_to_beginning(place)
 
-    def _measure_lag(self) -> None:
+    def _measure(self) -> None:
+        now_s = time.monotonic()
+        lag: dict[TopicPartition, int] = {}
+        behind: set[int] = set()
+        with self._committed_lock:
+            committed = dict(self._committed)
         for place in self._consumer.assignment():
             end = self._consumer.highwater(place)
-            if end is not None and place.partition in self._owned:
-                with self._committed_lock:
-                    done = self._committed.get(place)
-                self._lag[place] = max(0, end - (done.offset if done else end))
+            if end is None or place.partition not in self._owned:
+                continue
+            read = self._next.get(place, 0)
+            lag[place] = max(0, end - (committed[place].offset if place in committed else read))
+            # The end may be a marker that no consumer is ever given, so lately nothing means: all was read.
+            if end > read and now_s - self._busy_s.get(place.partition, 0.0) < _BEHIND_S:
+                behind.add(place.partition)
+        if self._held.is_set():
+            behind.update(self._owned)
+        self._lag, self._behind = lag, frozenset(behind)
 
     def _commit(self, *, is_final: bool = False) -> None:
         now_s = time.monotonic()
@@ -215,6 +265,7 @@ class ChunkSource:
         """Apply what the group's rebalances said, in order, on the polling thread."""
         while not self._changes.empty():
             kind, places = self._changes.get_nowait()
+            self._has_joined |= kind == "assigned"
             if kind != "assigned":
                 self._release(places)
             if kind != "revoked":
@@ -223,11 +274,11 @@ class ChunkSource:
     def _release(self, places: Iterable[TopicPartition]) -> None:
         for place in places:
             self._unclaimed.discard(place)
-            self._lag.pop(place, None)
+            self._next.pop(place, None)
             with self._committed_lock:
                 self._committed.pop(place, None)
-            if place.partition in self._owned:
-                self._owned.discard(place.partition)
+            if self._owned.pop(place.partition, None) is not None:
+                self._busy_s.pop(place.partition, None)
                 self._backlog.put(Revoked(place.partition))
 
 

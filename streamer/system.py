@@ -12,7 +12,7 @@ than ``frozen_after_s``; and a frozen camera is not noticed where its encoder is
 refining.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -129,17 +129,18 @@ class SystemWatch:
         self._cameras[window.stream] = Camera(tracked, look, window.end_us)
         return (*changes, *told)
 
-    def silent(self, now_s: float) -> tuple[Transition, ...]:
+    def silent(self, now_s: float, is_expected: Callable[[str], bool] = lambda _: False) -> tuple[Transition, ...]:
         """Open an event for each stream from which nothing came for too long.
 
         Args:
             now_s: Monotonic seconds.
+            is_expected: Something of a stream is on its way here: then it is late, not silent.
         """
         opened = []
         for stream, camera in self._cameras.items():
             waited_s = now_s - self._arrived_s.setdefault(stream, now_s)
             is_told = camera.silence is not None or camera.has_ended or not self._settings.enabled
-            if is_told or waited_s < self._settings.silent_after_s:
+            if is_told or waited_s < self._settings.silent_after_s or is_expected(stream):
                 continue
             end_us = camera.end_us + round(waited_s * 1e6)
             run = Run(camera.end_us, end_us, 1.0, 1.0, None, None, note(SYSTEM_PROMPTS[SILENT]))
@@ -161,6 +162,11 @@ class SystemWatch:
             closed = (*closed, transition(camera.silence, EventState.CLOSED, stream, is_peak=False))
         self._cameras[stream] = Camera(tracked, end_us=camera.end_us, has_ended=True)
         return closed
+
+    def has_ended(self, stream: str) -> bool:
+        """It ended by itself, and nothing came since."""
+        camera = self._cameras.get(stream)
+        return camera is not None and camera.has_ended
 
     def state(self, stream: str) -> dict[str, Any] | None:
         """What a successor needs to go on, ready for JSON; None: nothing is remembered.

@@ -186,7 +186,7 @@ class Tokens:
         sounds: Per window its stretches of sound in order of time; empty where there is no sound.
         fresh_frames: Those encoded in this batch; None if there was nothing new to see.
         fresh_sounds: Likewise, for sound.
-        reused: Frames that were still and took the tokens of an earlier one.
+        reused: Per window, new frames that were still and took the tokens of an earlier one.
     """
 
     windows: tuple[Window, ...]
@@ -194,7 +194,7 @@ class Tokens:
     sounds: tuple[tuple[Encoded, ...], ...]
     fresh_frames: Fresh | None
     fresh_sounds: Fresh | None
-    reused: int
+    reused: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -82,6 +82,25 @@ class Windower:
             if join.holds_content and now_s - self._pushed_s[name] >= self._idle_flush_s
         ]
 
+    def expects(self, stream: str) -> bool:
+        """Its session goes on: a topic has sent chunks of it and not the last one."""
+        join = self._streams.get(stream)
+        return join is not None and join.is_open
+
+    def next_us(self, stream: str) -> int | None:
+        """Where its next window begins at the earliest; None: nothing is known of it."""
+        join = self._streams.get(stream)
+        return None if join is None else join.next_us
+
+    def excuse(self, now_s: float) -> None:
+        """Nobody listened until now: no stream has been idle."""
+        self._pushed_s = dict.fromkeys(self._pushed_s, now_s)
+
+    def forget(self, stream: str) -> None:
+        """A stream is gone for good, and its grid with it."""
+        self._streams.pop(stream, None)
+        self._pushed_s.pop(stream, None)
+
     def resume(self, partition: int) -> dict[str, int]:
         """By topic, the offset from which a replay makes every window that is not out yet."""
         offsets = dict(self._next.get(partition, {}))

@@ -49,7 +49,11 @@ def worker(
             raise UsageError(f"no {name} is named; give --{flag}, or start everything at once with `watchword up`")
     set_up_logging(settings.log)
     prepare_topics(settings)
-    working = Worker(settings)
+    serve(Worker(settings), as_json=as_json)
+
+
+def serve(working: "Worker", *, as_json: bool) -> None:
+    """Run a worker until SIGTERM or SIGINT; the first lets it finish what is in flight, a second does not."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -2,40 +2,40 @@
 
 import contextlib
 import hashlib
-import socket
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import structlog
-from models.load import load_encoders
 from prometheus_client import CollectorRegistry
 
 from models.calibrate import PRIOR, Calibrations
 from models.encoders import Encoders
+from models.load import load_encoders, pick_device
 from streamer.align import AlignStage, PromptEmbedder
 from streamer.backlog import Backlog
 from streamer.batch import Batcher
 from streamer.decode import DecodeOptions, decode_chunk
 from streamer.emit import Emitter, EventLimits
 from streamer.encode import EncodeStage
-from streamer.errors import UnavailableError
+from streamer.errors import ChunkError, UnavailableError
 from streamer.events import EventModel
 from streamer.health import Conditions, HealthServer
-from streamer.kafka_client import addresses, make_consumer
+from streamer.kafka_client import DEAD_LETTER_ROOM_BYTES, make_consumer
 from streamer.kafka_producer import BoundedProducer
 from streamer.metrics import Metrics
 from streamer.prompt_follower import PromptFollower
 from streamer.prompt_store import PromptStore
-from streamer.redis_client import connect_redis
+from streamer.redis_client import connect_redis, reaching
 from streamer.settings import Settings
 from streamer.source import ChunkSource
-from streamer.types import Claim, Decoded, MediaChunk
+from streamer.types import Decoded, MediaChunk
 from streamer.window import Windower
 from streamer.worker.dead_letters import DeadLetters
 from streamer.worker.outbox import Commit, Outbox
 from streamer.worker.pipeline import Pipeline
 from streamer.worker.prompt_sets import PromptSets
+from streamer.worker.pulse import Pulse
 from streamer.worker.tracking import Tracking
 from streamer.worker.watching import Watching
 
@@ -43,8 +43,7 @@ __all__ = ["Worker"]
 
 _log = structlog.get_logger(__name__)
 _OUTBOX_DEPTH = 8
-_DRAIN_S = 30.0
-_PULSE_S = 2.0
+_DRAIN_S = 20.0  # orchestrators commonly kill after 30 s
 _READY_POLL_S = 0.05
 UNCALIBRATED = "the aligner is not trained: its confidence ranks matches, and is no calibrated probability yet"
 
@@ -69,8 +68,11 @@ class Worker:
         self._metrics = Metrics(
             self._registry, max_streams=settings.metrics.max_streams, max_prompts=settings.metrics.max_prompts
         )
-        self._ready = Conditions(("models", "prompts", "partitions"))
+        self._ready = Conditions(("models", "prompts"))
         self._alive = Conditions()
+        self._away: set[str] = set()  # who finds Redis away: the outbox, the pulse
+        self._away_lock = threading.Lock()
+        self._is_kafka_away = False
         self._cleanup = contextlib.ExitStack()
         try:
             self._wire(encoders)
@@ -104,6 +106,11 @@ class Worker:
         """Stop polling, finish what is in flight, commit, leave the group. A second call leaves at once."""
         if self._stopping.is_set():
             self._leaving.set()
+            self._outbox.abandon()
+        else:  # the loop may be waiting for a Redis that is away
+            overdue = threading.Timer(_DRAIN_S, self._outbox.abandon)
+            overdue.daemon = True
+            overdue.start()
         self._stopping.set()
         self._backlog.wake()
 
@@ -118,8 +125,7 @@ class Worker:
             self._outbox.start()
             self._watching.start()
             self._source.start()
-            pulse = threading.Thread(target=self._pulse, name="pulse", daemon=True)
-            pulse.start()
+            self._pulse.start()
             while not self._stopping.is_set():
                 self._raise_failures()
                 self._pipeline.step()
@@ -137,12 +143,15 @@ class Worker:
         )
         redis = connect_redis(settings.redis.url)
         cleanup.callback(redis.close)
+        with reaching(redis):
+            redis.ping()
         limits = EventLimits(settings.events.max_length, settings.events.max_age_s, settings.events.snapshot_ttl_s)
         self._emitter = Emitter(redis, settings.redis.prefix, limits)
         self._encoders = encoders or self._load()
         self._ready.meet("models")
+        device = pick_device(settings.encode.device)
         for model in (self._encoders.picture, self._encoders.sound):
-            self._metrics.model(model.name, model.sha256, settings.encode.device)
+            self._metrics.model(model.name, model.sha256, device)
         self._backlog = Backlog(
             policy=settings.overload.policy,
             max_bytes=2 * settings.kafka.poll_max_bytes,
@@ -158,19 +167,21 @@ class Worker:
             ),
             settings.kafka.topics,
             self._backlog,
-            self._claim,
+            self._emitter.claim,
             max_future_s=settings.decode.max_future_s,
         )
+        self._ready.watch("partitions", self._source.why_not_ready)
         producer = BoundedProducer(
-            settings.kafka.bootstrap, message_max_bytes=settings.kafka.message_max_bytes + 65_536
+            settings.kafka.bootstrap, message_max_bytes=settings.kafka.message_max_bytes + DEAD_LETTER_ROOM_BYTES
         )
-        cleanup.callback(producer.close, timeout_s=1.0)
+        cleanup.callback(_close_producer, producer)
         self._outbox = Outbox(
             self._emitter,
+            DeadLetters(producer, settings.kafka.dead_topic),
             depth=_OUTBOX_DEPTH,
             on_written=self._written,
             on_lost=self._source.reclaim,
-            on_away=self._redis_away,
+            on_away=lambda is_away: self._redis_away("outbox", is_away=is_away),
         )
         cleanup.callback(self._outbox.abandon)
         embedder = PromptEmbedder(self._encoders, PRIOR)
@@ -183,24 +194,42 @@ class Worker:
         self._pool = ThreadPoolExecutor(settings.decode.threads, thread_name_prefix="decode")
         cleanup.callback(self._pool.shutdown, wait=False, cancel_futures=True)
         window = settings.window
+        encode = EncodeStage(
+            self._encoders,
+            device=device,
+            hop_s=window.hop_s,
+            reuse_max_age_s=settings.encode.reuse_max_age_s,
+            reuse_noise=settings.encode.reuse_noise,
+        )
+        self._pulse = Pulse(
+            bootstrap=settings.kafka.bootstrap,
+            redis=redis,
+            source=self._source,
+            encode=encode,
+            emitter=self._emitter,
+            metrics=self._metrics,
+            on_kafka=self._kafka_answers,
+            on_redis=lambda is_up: self._redis_away("pulse", is_away=not is_up),
+        )
+        cleanup.callback(self._pulse.close)
         self._pipeline = Pipeline(
             backlog=self._backlog,
             decode=self._decode,
             depth=settings.decode.queue_chunks,
             windower=Windower(window.span_s, window.hop_s, window.join_wait_s, window.idle_flush_s, time.monotonic),
             batcher=Batcher(settings.batch.max_frames, settings.batch.max_wait_s),
-            encode=EncodeStage(
-                self._encoders,
-                hop_s=window.hop_s,
-                reuse_max_age_s=settings.encode.reuse_max_age_s,
-                reuse_noise=settings.encode.reuse_noise,
-            ),
+            encode=encode,
             align=align,
             tracking=Tracking(
-                settings, align, model_of(self._encoders, PRIOR), self._emitter.snapshot_key, self._watching, self._metrics
+                settings,
+                align,
+                model_of(self._encoders, PRIOR),
+                self._emitter.snapshot_key,
+                self._watching,
+                self._metrics,
             ),
             outbox=self._outbox,
-            letters=DeadLetters(producer, settings.kafka.dead_topic),
+            is_behind=self._source.is_behind,
             watching=self._watching,
             metrics=self._metrics,
         )
@@ -225,31 +254,48 @@ class Worker:
         )
         return self._pool.submit(_timed_decode, chunk, options)
 
-    def _claim(self, partition: int) -> Claim:
-        claim = self._emitter.claim(partition)
-        self._ready.meet("partitions")
-        return claim
-
     def _written(self, commit: Commit, duration_s: float) -> None:
         self._metrics.commit(duration_s)
         self._source.processed(commit.partition, commit.offsets)
         for latency_s in commit.latencies_s(time.monotonic()):
             self._metrics.event_latency(latency_s)
 
-    def _redis_away(self, is_away: bool) -> None:  # a callback
-        self._metrics.redis_up(is_up=not is_away)
-        self._source.hold(is_held=is_away)
-        if is_away:
-            self._ready.fail("redis", "redis does not answer; the place is kept, nothing is lost")
+    def _redis_away(self, who: str, *, is_away: bool) -> None:
+        with self._away_lock:
+            was_away = bool(self._away)
+            (self._away.add if is_away else self._away.discard)(who)
+            is_away = bool(self._away)
+            self._metrics.redis_up(is_up=not is_away)
+            if is_away == was_away:
+                return
+            self._source.hold(is_held=is_away)
+            if is_away:
+                self._ready.fail("redis", "redis does not answer; the place is kept, nothing is lost")
+            else:
+                self._ready.meet("redis")
+                self._pipeline.excuse()
+        _log.warning("redis is away") if is_away else _log.info("redis is back")
+
+    def _kafka_answers(self, is_up: bool) -> None:  # a callback
+        self._metrics.kafka_up(is_up=is_up)
+        if is_up != self._is_kafka_away:
+            return
+        self._is_kafka_away = not is_up
+        self._source.away(is_away=not is_up)
+        if is_up:
+            self._ready.meet("kafka")
+            self._pipeline.excuse()
+            _log.info("kafka is back")
         else:
-            self._ready.meet("redis")
+            self._ready.fail("kafka", "kafka does not answer; the place is kept, nothing is lost")
+            _log.warning("kafka is away")
 
     def _prompts_changed(self, active: int) -> None:
         self._metrics.prompts_active(active)
         self._ready.meet("prompts")
 
     def _raise_failures(self) -> None:
-        for part in (self._source, self._outbox):
+        for part in (self._source, self._outbox, self._prompts, self._watching, self._pulse):
             if part.failure is not None:
                 raise part.failure
 
@@ -264,19 +310,7 @@ class Worker:
         else:
             self._outbox.abandon()
         self._outbox.close(max(0.1, deadline_s - time.monotonic()))
-        self._source.close()
-
-    def _pulse(self) -> None:
-        """Now and then: lag, reachability, the age of what is kept."""
-        next_tidy_s = 0.0
-        while not self._stopping.wait(_PULSE_S):
-            self._metrics.kafka_up(is_up=_is_listening(self._settings.kafka.bootstrap))
-            for place, messages in self._source.lag.items():
-                self._metrics.lag(place.topic, place.partition, messages)
-            if time.monotonic() > next_tidy_s:
-                next_tidy_s = time.monotonic() + 60.0
-                with contextlib.suppress(UnavailableError):
-                    self._emitter.tidy(time.time_ns() // 1000)
+        self._source.close(is_hasty=self._leaving.is_set())
 
 
 def model_of(encoders: Encoders, calibrations: Calibrations) -> EventModel:
@@ -292,13 +326,19 @@ def model_of(encoders: Encoders, calibrations: Calibrations) -> EventModel:
 
 def _timed_decode(chunk: MediaChunk, options: DecodeOptions) -> tuple[Decoded, float]:
     started_s = time.monotonic()
-    decoded = decode_chunk(chunk, options)
+    try:
+        decoded = decode_chunk(chunk, options)
+    except ChunkError:
+        raise
+    except Exception as error:  # whatever hostile bytes did: they must not end every worker that reads them
+        _log.exception("decoder failed", position=str(chunk.position))
+        raise ChunkError(
+            f"chunk refused: the decoder failed with {type(error).__name__} ({chunk.position}); please report it",
+            reason="internal",
+        ) from error
     return decoded, time.monotonic() - started_s
 
 
-def _is_listening(bootstrap: str) -> bool:
-    for address in addresses(bootstrap):
-        host, _, port = address.rpartition(":")
-        with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=2.0):
-            return True
-    return False
+def _close_producer(producer: BoundedProducer) -> None:
+    with contextlib.suppress(UnavailableError):  # its letters were not committed: they are sent again
+        producer.close(timeout_s=1.0)

@@ -4,18 +4,18 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from streamer.backlog import Refused
 from streamer.emit import Emitter
 from streamer.errors import FencedError, UnavailableError
 from streamer.events import Event
 from streamer.redis_client import Backoff
 from streamer.types import Offsets
+from streamer.worker.dead_letters import DeadLetters
 
 _log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ class Commit:
         made_s: When it was put together, monotonic seconds.
         events: In order.
         snapshots: Event id to a function that draws its JPEG; called here, off the batch loop.
-        dead: Dead letters that must have arrived before the offsets may pass them.
+        dead: Chunks that must be in the dead-letter topic before the offsets may pass them.
     """
 
     partition: int
@@ -42,7 +42,7 @@ class Commit:
     made_s: float
     events: tuple[Event, ...] = ()
     snapshots: Mapping[str, Callable[[], bytes | None]] | None = None
-    dead: tuple["Future[Any]", ...] = ()
+    dead: tuple[Refused, ...] = ()
 
     def latencies_s(self, now_s: float) -> list[float]:
         """Capture to commit of each event that carries pictures or sound, at ``now_s`` (monotonic seconds)."""
@@ -58,22 +58,25 @@ class Outbox:
 
     Args:
         emitter: Writes to Redis.
+        letters: Writes to the dead-letter topic.
         depth: Commits that may wait; `put` blocks beyond, which stops the pipeline, which fills the backlog.
         on_written: Called after each commit with its duration in seconds.
-        on_lost: Called with a partition that another worker owns now.
+        on_lost: Called with a partition and the epoch under which it was held, when another worker owns it now.
         on_away: Called with True when Redis cannot be reached, with False when it can again.
     """
 
     def __init__(
         self,
         emitter: Emitter,
+        letters: DeadLetters,
         *,
         depth: int,
         on_written: Callable[[Commit, float], None],
-        on_lost: Callable[[int], None],
+        on_lost: Callable[[int, int], None],
         on_away: Callable[[bool], None],
     ) -> None:
         self._emitter = emitter
+        self._letters = letters
         self._queue: queue.Queue[Commit | None] = queue.Queue(depth)
         self._on_written = on_written
         self._on_lost = on_lost
@@ -131,38 +134,44 @@ class Outbox:
             self._abandon.set()
 
     def _write(self, commit: Commit) -> None:
+        if self._bury(commit):
+            self._draw_and_commit(commit)
+
+    def _bury(self, commit: Commit) -> bool:
+        """Have the dead letters arrive; False if the outbox was abandoned before."""
+        backoff = Backoff()
+        while commit.dead and not self._abandon.is_set():
+            try:
+                self._letters.deliver(commit.dead, self._abandon)
+                break
+            except UnavailableError as error:
+                _log.warning("dead letters wait", partition=commit.partition, error=str(error))
+                self._abandon.wait(backoff.next_s())
+        return not self._abandon.is_set()
+
+    def _draw_and_commit(self, commit: Commit) -> None:
         backoff = Backoff()
         is_away = False
         while not self._abandon.is_set():
             started_s = time.monotonic()
             try:
-                self._arrived(commit)
                 self._draw(commit)
                 self._emitter.commit(commit.partition, commit.epoch, commit.offsets, commit.state, commit.events)
             except FencedError as error:
                 _log.info("partition lost", partition=commit.partition, error=str(error))
-                self._on_lost(commit.partition)
+                self._on_lost(commit.partition, commit.epoch)
                 break
             except UnavailableError as error:
                 if not is_away:
                     _log.warning("commit waits", partition=commit.partition, error=str(error))
+                    self._on_away(True)
                 is_away = True
-                self._on_away(True)
                 self._abandon.wait(backoff.next_s())
                 continue
             self._on_written(commit, time.monotonic() - started_s)
             break
         if is_away:
             self._on_away(False)
-
-    def _arrived(self, commit: Commit) -> None:
-        for letter in commit.dead:
-            while not self._abandon.is_set():
-                try:
-                    letter.result(timeout=0.5)
-                    break
-                except FutureTimeoutError:
-                    continue
 
     def _draw(self, commit: Commit) -> None:
         for event_id, draw in (commit.snapshots or {}).items():

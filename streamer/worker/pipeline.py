@@ -1,15 +1,16 @@
 """The batch loop: decoded chunks become windows, batches, tokens, confidences and events, one after the other."""
 
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
-from streamer.align import AlignStage, PromptSet
+from streamer.align import AlignStage
 from streamer.backlog import Assigned, Backlog, Item, Refused, Revoked, Skipped
 from streamer.batch import Batcher
 from streamer.encode import EncodeStage
@@ -17,16 +18,25 @@ from streamer.errors import ChunkError, ContractError
 from streamer.metrics import Metrics
 from streamer.types import Batch, Claim, Decoded, MediaChunk, Offsets, Tokens
 from streamer.window import Windower
-from streamer.worker.dead_letters import DeadLetters
 from streamer.worker.outbox import Commit, Outbox
-from streamer.worker.tracking import Outcome, Timing, Tracking
+from streamer.worker.quarantine import Quarantine
+from streamer.worker.tracking import Ended, Outcome, Timing, Tracking
 from streamer.worker.watching import Watching
 
 _log = structlog.get_logger(__name__)
 _PROGRESS_INTERVAL_S = 0.5  # offsets that moved without a window are committed this often
+_LETTERS_MAX_BYTES = 33_554_432  # of refused chunks that wait for a partition's next commit
 _ENCODING_DEPTH = 2  # one batch on the device, the next one ready for it
 _WAIT_S = 0.02
 STATE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a partition stands: what a successor reads again, and the windows that are out."""
+
+    offsets: Offsets
+    windows: Any
 
 
 @dataclass(slots=True)
@@ -34,8 +44,9 @@ class _Owned:
     """A partition of ours, and what its next commit must carry."""
 
     epoch: int
-    committed: Offsets
-    letters: list["Future[Any]"] = field(default_factory=list)
+    place: _Place  # of the last commit
+    letters: list[Refused] = field(default_factory=list)
+    letters_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,15 +54,17 @@ class _Launched:
     """A batch on its way through the encoders.
 
     Attributes:
-        places: Partition to the offsets and the windower's state as of this batch: all windows released by then
-            are in this batch or in an earlier one.
-        ended: Partition and stream of sessions that ended with this batch.
+        epochs: Of the partitions whose windows are in it, as they were held when it was launched.
+        places: Partition to where it stands as of this batch: all windows released by then are in this batch or in an
+            earlier one.
+        ended: Sessions that ended within this batch.
     """
 
     batch: Batch
     tokens: "Future[Tokens]"
-    places: Mapping[int, tuple[Offsets, Any]]
-    ended: tuple[tuple[int, str], ...]
+    epochs: Mapping[int, int]
+    places: Mapping[int, _Place]
+    ended: tuple[Ended, ...]
     launched_s: float
 
 
@@ -70,7 +83,7 @@ class Pipeline:
         align: Prompts against tokens.
         tracking: Confidences into events.
         outbox: Where commits go.
-        letters: The dead-letter topic.
+        is_behind: Whether chunks of a partition may lie in Kafka that did not come here yet.
         watching: What is shown between events.
         metrics: Counters.
         clock: Monotonic seconds.
@@ -88,7 +101,7 @@ class Pipeline:
         align: AlignStage,
         tracking: Tracking,
         outbox: Outbox,
-        letters: DeadLetters,
+        is_behind: Callable[[int], bool],
         watching: Watching,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
@@ -102,7 +115,7 @@ class Pipeline:
         self._align = align
         self._tracking = tracking
         self._outbox = outbox
-        self._letters = letters
+        self._is_behind = is_behind
         self._watching = watching
         self._metrics = metrics
         self._clock = clock
@@ -110,16 +123,21 @@ class Pipeline:
         self._encoding: deque[_Launched] = deque()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._owned: dict[int, _Owned] = {}
-        self._ended: list[tuple[int, str]] = []
+        self._ended: list[Ended] = []
+        self._quarantine = Quarantine()
+        self._excused = threading.Event()
         self._next_progress_s = 0.0
+
+    def excuse(self) -> None:
+        """A server was away: that nothing came says nothing about the cameras. May be called from any thread."""
+        self._excused.set()
 
     def step(self) -> None:
         """Do what can be done now; wait a little if that is nothing."""
         self._fill()
         did_any = self._collect()
         now_s = self._clock()
-        for stream in self._windower.idle(now_s):
-            self._batcher.add(self._windower.flush(stream), now_s)
+        self._release_idle(now_s)
         if len(self._encoding) < _ENCODING_DEPTH:
             did_any |= self._launch(now_s)
         did_any |= self._finish(must_wait=len(self._encoding) >= _ENCODING_DEPTH)
@@ -129,6 +147,7 @@ class Pipeline:
             self._next_progress_s = now_s + _PROGRESS_INTERVAL_S
             self._note_counts()
             self._make_progress()
+            self._forget_gone(now_s)
 
     def drain_step(self) -> bool:
         """A step towards finishing what was taken; True once nothing is left.
@@ -157,7 +176,17 @@ class Pipeline:
         self._metrics.queue_depth("outbox", len(self._outbox))
 
     def _take(self, item: Item) -> None:
-        self._in_flight.append((item, self._decode(item) if isinstance(item, MediaChunk) else None))
+        if not isinstance(item, MediaChunk):
+            self._in_flight.append((item, None))
+        elif self._quarantine.holds(item.stream, self._clock()):
+            error = ChunkError(
+                f"chunk not looked at: stream {item.stream!r} sent nothing but bad chunks lately ({item.position}); see"
+                " the dead letters before this one",
+                reason="quarantine",
+            )
+            self._in_flight.append((Refused.of(item, error), None))
+        else:
+            self._in_flight.append((item, self._decode(item)))
 
     def _wait(self, now_s: float) -> None:
         """Until a chunk is decoded or encoded or arrives, or a batch is due; never long, other things are due too."""
@@ -200,6 +229,8 @@ class Pipeline:
                 self._windower.skip(position)
                 self._metrics.chunk(stream, f"skipped-{reason}")
                 self._watching.missed(stream, position.partition, skipped=1)
+                if item.is_last:
+                    self._end_session(stream, position.partition)
             case Refused():
                 self._bury(item)
 
@@ -208,30 +239,42 @@ class Pipeline:
             decoded, decode_s = future.result()
         except ChunkError as error:
             self._bury(Refused.of(chunk, error))
+            if pause_s := self._quarantine.bad(chunk.stream, self._clock()):
+                _log.warning("stream quarantined", stream=chunk.stream, seconds=pause_s)
             return
+        self._quarantine.good(chunk.stream)
         now_s = self._clock()
-        windows = self._windower.push(decoded)
-        if chunk.is_last:
-            windows += self._windower.flush(chunk.stream)
-            self._ended.append((chunk.position.partition, chunk.stream))
-        self._batcher.add(windows, now_s)
+        self._batcher.add(self._windower.push(decoded), now_s)
         self._metrics.stage("decode", decode_s)
         self._tracking.arrived(decoded, decode_s, now_s)
+        if chunk.is_last and not self._windower.expects(chunk.stream):
+            self._end_session(chunk.stream, chunk.position.partition)
+
+    def _end_session(self, stream: str, partition: int) -> None:
+        self._batcher.add(self._windower.flush(stream), self._clock())
+        if (ends_us := self._windower.next_us(stream)) is not None:
+            self._ended.append(Ended(partition, stream, ends_us))
 
     def _bury(self, refused: Refused) -> None:
-        owned = self._owned.get(refused.position.partition)
         self._windower.skip(refused.position)
         self._metrics.dead_letter(refused.error.reason)
         self._metrics.chunk(refused.stream, "refused")
         if refused.stream:
             self._watching.missed(refused.stream, refused.position.partition, refused=1)
-        _log.warning("chunk refused", error=str(refused.error), position=str(refused.position))
-        if owned is not None:
-            owned.letters.append(self._letters.send(refused))
+        if refused.error.reason != "quarantine":
+            _log.warning("chunk refused", error=str(refused.error), position=str(refused.position))
+        owned = self._owned.get(refused.position.partition)
+        if owned is None:
+            return
+        owned.letters.append(refused)
+        owned.letters_bytes += len(refused.value)
+        if owned.letters_bytes > _LETTERS_MAX_BYTES:
+            self._commit(refused.position.partition, owned.place, Outcome())
+        if refused.is_last:
+            self._end_session(refused.stream, refused.position.partition)
 
     def _adopt(self, claim: Claim) -> None:
         self._drop(claim.partition)
-        self._owned[claim.partition] = _Owned(claim.epoch, claim.offsets)
         state: Mapping[str, Any] = claim.state or {}
         if state.get("version", STATE_VERSION) != STATE_VERSION:
             raise ContractError(
@@ -240,6 +283,8 @@ class Pipeline:
             )
         self._windower.restore(claim.partition, state.get("windows") or {})
         self._tracking.restore(claim.partition, state.get("tracking"), self._clock())
+        place = _Place(claim.offsets, self._windower.state(claim.partition))
+        self._owned[claim.partition] = _Owned(claim.epoch, place)
         _log.info("partition claimed", partition=claim.partition, epoch=claim.epoch, offsets=dict(claim.offsets))
 
     def _drop(self, partition: int) -> None:
@@ -247,8 +292,28 @@ class Pipeline:
             return
         self._batcher.drop(partition)
         self._windower.drop_partition(partition)
+        self._ended = [end for end in self._ended if end.partition != partition]
         for stream in self._tracking.drop(partition):
             self._encoder.submit(self._encode.forget, stream)
+
+    def _release_idle(self, now_s: float) -> None:
+        """Show what is left of streams that send nothing more, unless more of them lies somewhere on its way here."""
+        if self._excused.is_set():
+            self._excused.clear()
+            self._windower.excuse(now_s)
+            self._tracking.excuse(now_s)
+        for stream in self._windower.idle(now_s):
+            if not self._is_expected(stream):
+                self._batcher.add(self._windower.flush(stream), now_s)
+
+    def _is_expected(self, stream: str) -> bool:
+        """Chunks of a stream lie in Kafka, in the backlog or with the decoders."""
+        partition = self._tracking.partition_of(stream)
+        return (
+            (partition is not None and self._is_behind(partition))
+            or self._backlog.holds(stream)
+            or any(isinstance(item, MediaChunk) and item.stream == stream for item, _ in self._in_flight)
+        )
 
     def _launch(self, now_s: float, *, is_final: bool = False) -> bool:
         is_idle = is_final or (not self._in_flight and not self._encoding and not len(self._backlog))
@@ -256,75 +321,84 @@ class Pipeline:
         if batch is None:
             return False
         ended, self._ended = tuple(self._ended), []
-        places = {
-            partition: (self._windower.resume(partition), self._windower.state(partition))
-            for partition in {window.partition for window in batch.windows} | {partition for partition, _ in ended}
-            if partition in self._owned
-        }
+        partitions = {window.partition for window in batch.windows} | {end.partition for end in ended}
+        epochs = {partition: self._owned[partition].epoch for partition in partitions if partition in self._owned}
+        places = {partition: self._place(partition) for partition in epochs}
         tokens = self._encoder.submit(self._encode.encode, batch)
-        self._encoding.append(_Launched(batch, tokens, places, ended, now_s))
+        self._encoding.append(_Launched(batch, tokens, epochs, places, ended, now_s))
         return True
+
+    def _place(self, partition: int) -> _Place:
+        return _Place(self._windower.resume(partition), self._windower.state(partition))
 
     def _finish(self, *, must_wait: bool) -> bool:
         """Align, track and commit the oldest launched batch, if it is encoded."""
         if not self._encoding or not (must_wait or self._encoding[0].tokens.done()):
             return False
-        launched = self._encoding[0]
-        tokens = launched.tokens.result()
-        self._encoding.popleft()
+        tokens = self._encoding[0].tokens.result()
+        launched = self._encoding.popleft()
         encoded_s = self._clock()
         self._metrics.stage("encode", encoded_s - launched.launched_s)
         self._metrics.batch(len(launched.batch.windows), launched.batch.waited_s)
+        self._watching.encoded(tokens)
         alignment, prompts = self._align.align(tokens)
         aligned_s = self._clock()
         self._metrics.stage("align", aligned_s - encoded_s)
         timing = Timing(launched.batch.ready_s, launched.launched_s, encoded_s, aligned_s)
-        outcomes = self._tracking.observe(tokens, alignment, prompts, timing)
-        self._end(launched.ended, prompts, outcomes)
+        # A partition that was lost since, even if it was won again: its windows are made again from its state.
+        ours = {number for number, epoch in launched.epochs.items() if self._holds(number, epoch)}
+        ended = [end for end in launched.ended if end.partition in ours]
+        outcomes = self._tracking.observe(tokens, alignment, prompts, timing, ours, ended)
         self._metrics.stage("track", self._clock() - aligned_s)
-        for partition, (offsets, windows) in launched.places.items():
-            self._commit(partition, offsets, windows, outcomes.get(partition, Outcome()))
+        for partition in sorted(ours):
+            self._commit(partition, launched.places[partition], outcomes.get(partition, Outcome()))
         return True
 
-    def _end(self, ended: Sequence[tuple[int, str]], prompts: PromptSet, outcomes: dict[int, Outcome]) -> None:
-        """Close what is open on streams whose session ended."""
-        for partition, stream in ended:
-            if partition in self._owned:
-                events = self._tracking.finish(partition, stream, prompts)
-                outcomes.setdefault(partition, Outcome()).events.extend(events)
+    def _holds(self, partition: int, epoch: int) -> bool:
+        owned = self._owned.get(partition)
+        return owned is not None and owned.epoch == epoch
 
     def _note_counts(self) -> None:
         for stream, counts in self._windower.drain_counts().items():
             for result, count in (("duplicate", counts.duplicates), ("late", counts.late), ("forced", counts.forced)):
-                for _ in range(count):
-                    self._metrics.chunk(stream, result)
+                if count:
+                    self._metrics.chunk(stream, result, count)
             if counts.gaps:
                 self._metrics.gap(stream, counts.gaps)
                 self._watching.missed(stream, -1, gaps=counts.gaps)
 
     def _make_progress(self) -> None:
-        """Commit offsets that moved although no window came of it, and events about silent cameras."""
-        if self._encoding or len(self._batcher):
-            return  # those windows' commits will say it
-        silent = self._tracking.silent(self._clock())
+        """Commit offsets that moved although no window came of it, sessions' ends and events about silent cameras."""
+        busy = {window.partition for launched in self._encoding for window in launched.batch.windows}
+        busy |= self._batcher.partitions | {end.partition for launched in self._encoding for end in launched.ended}
+        outcomes = self._tracking.silent(self._clock(), self._is_expected)
+        if not busy:
+            ended, self._ended = self._ended, []
+            self._tracking.finish(ended, self._align.prompts, outcomes)
         for partition, owned in self._owned.items():
-            offsets = self._windower.resume(partition)
-            outcome = silent.get(partition, Outcome())
-            if outcome.events or (offsets and offsets != owned.committed):
-                self._commit(partition, offsets, self._windower.state(partition), outcome)
+            # While windows are under way their commits will say how far it is; until then it stands where it stood.
+            place = owned.place if partition in busy else self._place(partition)
+            outcome = outcomes.get(partition, Outcome())
+            if outcome.events or owned.letters or (place.offsets and place.offsets != owned.place.offsets):
+                self._commit(partition, place, outcome)
 
-    def _commit(self, partition: int, offsets: Offsets, windows: Any, outcome: Outcome) -> None:
-        owned = self._owned.get(partition)
-        if owned is None:
-            return  # lost while the batch was being encoded
-        letters, owned.letters = tuple(owned.letters), []
-        owned.committed = dict(offsets)
-        state = {"version": STATE_VERSION, "windows": windows, "tracking": self._tracking.state(partition)}
+    def _forget_gone(self, now_s: float) -> None:
+        """Memory follows the streams that live."""
+        for stream in self._tracking.gone(now_s):
+            self._windower.forget(stream)
+            self._batcher.forget(stream)
+            self._encoder.submit(self._encode.forget, stream)
+
+    def _commit(self, partition: int, place: _Place, outcome: Outcome) -> None:
+        owned = self._owned[partition]
+        letters, owned.letters, owned.letters_bytes = tuple(owned.letters), [], 0
+        owned.place = place
+        state = {"version": STATE_VERSION, "windows": place.windows, "tracking": self._tracking.state(partition)}
         self._outbox.put(
             Commit(
                 partition,
                 owned.epoch,
-                offsets,
+                dict(place.offsets),
                 state,
                 self._clock(),
                 tuple(outcome.events),

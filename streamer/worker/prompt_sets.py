@@ -18,7 +18,7 @@ class PromptSets:
 
     Args:
         follower: Where prompts come from.
-        embed: Makes a set; slow where texts are new.
+        embedder: Makes a set; slow where texts are new.
         on_change: Called with the number of enabled prompts.
     """
 
@@ -28,7 +28,7 @@ class PromptSets:
         self._on_change = on_change
         self._current = embedder.embed(0, ())
         self._stopping = threading.Event()
-        self._loaded = threading.Event()
+        self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="prompt-sets", daemon=True)
 
     @property
@@ -40,21 +40,19 @@ class PromptSets:
         """Begin to follow."""
         self._thread.start()
 
-    def wait_loaded(self, timeout_s: float) -> bool:
-        """Whether prompts were read at least once."""
-        return self._loaded.wait(timeout_s)
-
-    @property
-    def is_loaded(self) -> bool:
-        """Prompts were read at least once."""
-        return self._loaded.is_set()
-
     def close(self) -> None:
         """Stop following."""
         self._stopping.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        except BaseException as error:  # noqa: BLE001  # kept for the worker, which raises it
+            self.failure = error
+
+    def _follow(self) -> None:
         while not self._stopping.is_set():
             if not self._follower.wait_for(self._current.generation + 1, _POLL_S):
                 continue
@@ -67,4 +65,3 @@ class PromptSets:
                 self._stopping.wait(1.0)
                 continue
             self._on_change(len(enabled))
-            self._loaded.set()

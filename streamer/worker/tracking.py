@@ -1,7 +1,7 @@
 """Confidences of a batch into event documents, with their evidence, snapshots and latencies."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from streamer.worker.watching import Watching
 
 _log = structlog.get_logger(__name__)
 SNAPSHOT_SIDE_PX = 640
+_ENDED_S = 600.0  # a stream that ended is remembered this long after its last chunk, for its cooldowns
+_SILENT_S = 86_400.0  # and one that fell silent this long
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,15 @@ class Timing:
     launched_s: float
     encoded_s: float
     aligned_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A session of a stream ended: no window that starts before ``ends_us`` follows."""
+
+    partition: int
+    stream: str
+    ends_us: int
 
 
 @dataclass(slots=True)
@@ -82,6 +93,7 @@ class Tracking:
         self._system = SystemWatch(settings.system, self._options)
         self._states: dict[int, dict[str, StreamState]] = {}
         self._decode_s: dict[str, float] = {}
+        self._arrived_s: dict[str, float] = {}
 
     def restore(self, partition: int, state: Mapping[str, Any] | None, now_s: float) -> None:
         """Go on where the last commit of a partition was.
@@ -93,6 +105,7 @@ class Tracking:
         for stream, saved in (state or {}).items():
             self._states[partition][stream] = from_document(saved["prompts"], stream)
             self._system.restore(stream, saved["camera"], now_s)
+            self._arrived_s[stream] = now_s
 
     def state(self, partition: int) -> dict[str, Any]:
         """What `restore` needs; plain JSON."""
@@ -105,16 +118,30 @@ class Tracking:
         """Forget a partition; gives the streams that were in it."""
         streams = list(self._states.pop(partition, {}))
         for stream in streams:
-            self._system.forget(stream)
-            self._watching.forget(stream)
-            self._decode_s.pop(stream, None)
+            self._forget(stream)
         return streams
+
+    def gone(self, now_s: float) -> list[str]:
+        """Forget streams that ended or fell silent long ago; gives their names."""
+        gone = []
+        for states in self._states.values():
+            for stream in [stream for stream in states if self._is_gone(stream, now_s)]:
+                del states[stream]
+                self._forget(stream)
+                self._metrics.forget_stream(stream)
+                gone.append(stream)
+        return gone
+
+    def partition_of(self, stream: str) -> int | None:
+        """Where a stream lives; None: nothing is known of it."""
+        return next((partition for partition, states in self._states.items() if stream in states), None)
 
     def arrived(self, decoded: Decoded, decode_s: float, now_s: float) -> None:
         """A chunk was decoded."""
         stream = decoded.chunk.stream
         self._states.setdefault(decoded.chunk.position.partition, {}).setdefault(stream, StreamState())
         self._decode_s[stream] = decode_s
+        self._arrived_s[stream] = now_s
         self._system.arrived(stream, now_s)
         self._watching.arrived(decoded)
 
@@ -122,36 +149,76 @@ class Tracking:
         """We were not listening: that nothing arrived says nothing about the cameras."""
         self._system.excuse(now_s)
 
-    def observe(self, tokens: Tokens, alignment: Alignment, prompts: PromptSet, timing: Timing) -> dict[int, Outcome]:
-        """Track every window of a batch; gives what it comes to by partition."""
+    def observe(
+        self,
+        tokens: Tokens,
+        alignment: Alignment,
+        prompts: PromptSet,
+        timing: Timing,
+        ours: Container[int],
+        ended: Sequence[Ended],
+    ) -> dict[int, Outcome]:
+        """Track the windows of a batch, and close what is open on sessions that ended.
+
+        Args:
+            tokens: Of the batch.
+            alignment: Of the batch.
+            prompts: What it was aligned with.
+            timing: Of the batch.
+            ours: Partitions that are held as they were when it was launched; the windows of others count for nothing.
+            ended: Sessions that ended within it, of our partitions.
+
+        Returns:
+            What it comes to, by partition.
+        """
         outcomes: dict[int, Outcome] = {}
+        left = list(ended)
         for row, window in enumerate(tokens.windows):
             states = self._states.get(window.partition)
-            if states is None:
-                continue  # lost while the batch was being encoded
+            if states is None or window.partition not in ours:
+                continue
             outcome = outcomes.setdefault(window.partition, Outcome())
+            for end in [end for end in left if end.stream == window.stream and end.ends_us <= window.start_us]:
+                left.remove(end)
+                outcome.events += self._finish(end, prompts)
             self._observe_window(row, window, states, tokens, alignment, prompts, timing, outcome)
+        for end in left:
+            outcomes.setdefault(end.partition, Outcome()).events += self._finish(end, prompts)
         return outcomes
 
-    def silent(self, now_s: float) -> dict[int, Outcome]:
+    def silent(self, now_s: float, is_expected: Callable[[str], bool]) -> dict[int, Outcome]:
         """Events about streams from which nothing came for too long, by partition."""
         outcomes: dict[int, Outcome] = {}
-        partition_of = {stream: partition for partition, states in self._states.items() for stream in states}
-        for change in self._system.silent(now_s):
-            if change.stream in partition_of:
-                outcome = outcomes.setdefault(partition_of[change.stream], Outcome())
-                outcome.events.append(self._document(change, {}, time.time() - change.end_us / 1e6))
+        for change in self._system.silent(now_s, is_expected):
+            partition = self.partition_of(change.stream)
+            if partition is not None:
+                event = self._document(change, {}, time.time() - change.end_us / 1e6)
+                outcomes.setdefault(partition, Outcome()).events.append(event)
         return outcomes
 
-    def finish(self, partition: int, stream: str, prompts: PromptSet) -> list[Event]:
-        """A stream's session ended: close what is open on it."""
-        states = self._states.get(partition, {})
+    def finish(self, ended: Sequence[Ended], prompts: PromptSet, outcomes: dict[int, Outcome]) -> None:
+        """Close what is open on streams whose session ended, into ``outcomes``."""
+        for end in ended:
+            outcomes.setdefault(end.partition, Outcome()).events += self._finish(end, prompts)
+
+    def _finish(self, end: Ended, prompts: PromptSet) -> list[Event]:
+        states, stream = self._states.get(end.partition, {}), end.stream
         if stream not in states:
             return []
         view = prompts.of_stream(stream, self._settings.stream(stream).labels)
         states[stream], closed = finish(states[stream], stream, view)
         closed = (*closed, *self._system.finish(stream))
         return [self._document(change, {}, time.time() - change.end_us / 1e6) for change in closed]
+
+    def _is_gone(self, stream: str, now_s: float) -> bool:
+        limit_s = _ENDED_S if self._system.has_ended(stream) else _SILENT_S
+        return now_s - self._arrived_s.setdefault(stream, now_s) > limit_s
+
+    def _forget(self, stream: str) -> None:
+        self._system.forget(stream)
+        self._watching.forget(stream)
+        self._decode_s.pop(stream, None)
+        self._arrived_s.pop(stream, None)
 
     def _observe_window(  # the one place where all of a window's parts meet
         self,

@@ -16,11 +16,12 @@ from streamer.live import Glimpse, LiveBoard, StreamStatus
 from streamer.metrics import Metrics
 from streamer.settings import Settings
 from streamer.track import WindowScores
-from streamer.types import Decoded, Window
+from streamer.types import Decoded, Tokens, Window
 
 _log = structlog.get_logger(__name__)
 _WRITE_INTERVAL_S = 0.5
 _RATE_OVER_S = 5.0
+_MAX_STREAMS = 4096  # names are made up by whoever sends; of those that send nothing usable, no more are kept
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +58,7 @@ class Watching:
         self._streams: dict[str, _Stream] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="watching", daemon=True)
 
     def start(self) -> None:
@@ -93,11 +95,19 @@ class Watching:
     def missed(self, name: str, partition: int, *, gaps: int = 0, refused: int = 0, skipped: int = 0) -> None:
         """Chunks of a stream did not make it."""
         with self._lock:
+            if name not in self._streams and len(self._streams) >= _MAX_STREAMS:
+                return
             stream = self._streams.setdefault(name, _Stream(partition))
             stream.gaps += gaps
             stream.refused += refused
             stream.skipped += skipped
             stream.is_fresh = True
+
+    def encoded(self, tokens: Tokens) -> None:
+        """A batch was encoded."""
+        for window, reused in zip(tokens.windows, tokens.reused, strict=True):
+            if reused:
+                self._metrics.skipped(window.stream, "still", reused)
 
     def observed(self, window: Window, scores: WindowScores, prompts: PromptSet, gates: Gates) -> None:
         """A window was tracked."""
@@ -124,6 +134,12 @@ class Watching:
             self._streams.pop(name, None)
 
     def _run(self) -> None:
+        try:
+            self._keep_writing()
+        except BaseException as error:  # noqa: BLE001  # kept for the worker, which raises it
+            self.failure = error
+
+    def _keep_writing(self) -> None:
         is_away = False
         while True:
             is_last = self._stopping.wait(_WRITE_INTERVAL_S)
