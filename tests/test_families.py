@@ -19,13 +19,16 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import AutoModel, AutoProcessor
 
+from models.aligner import Aligner
 from models.encoders import SoundEncoder, TextEncoder
 from models.errors import ModelError
 from models.families import load_clap, load_clip, load_siglip2
 from models.families.checkpoint import find_checkpoint
 from models.families.resample import Resampler
 from models.integrity import sha256_of
+from models.load import load_encoders
 from models.memory import in_halves
+from models.queries import Queries
 from tests import checkpoints
 
 TOLERANCE = 1e-4
@@ -345,6 +348,22 @@ def test_siglip_lowers_the_case_as_it_was_trained(loaded: Loaded) -> None:
     assert np.array_equal(text.encode(["A FIRE"]), text.encode(["a fire"]))
 
 
+def test_the_names_in_the_settings_load_families_that_the_aligner_can_score(folders: dict[str, Path]) -> None:
+    encoders = load_encoders(
+        picture="clip",
+        picture_model=folders["clip"],
+        sound="clap",
+        sound_model=folders["clap"],
+        device="cpu",
+        precision="float32",
+    )
+    seen, heard = encoders.picture.encode(some_pixels(32, 32)), encoders.sound.encode(some_samples(2, 16_000))
+    seen_prompts = Queries.plain(torch.from_numpy(encoders.picture_text.encode(TEXTS)))
+    heard_prompts = Queries.plain(torch.from_numpy(encoders.sound_text.encode(TEXTS)))
+    assert Aligner().pictures(seen.cells, seen.whole, seen_prompts).shape == (3, len(TEXTS))
+    assert Aligner().sounds(heard.tokens, heard.whole, heard_prompts).shape == (2, len(TEXTS))
+
+
 # Refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -455,6 +474,15 @@ def test_the_vocabulary_of_another_network_is_refused(copy_of: Callable[[str], P
 def test_a_preprocessor_of_another_size_is_refused(tmp_path: Path) -> None:
     folder = checkpoints.write_clip(tmp_path / "odd", processor_pixels=48)
     with pytest.raises(ModelError, match="makes pictures of 48 x 48, its network takes 32 x 32"):
+        load_clip(str(folder), "cpu")
+
+
+def test_a_preprocessor_that_does_more_than_scale_is_refused(copy_of: Callable[[str], Path]) -> None:
+    folder = copy_of("clip")
+    config = json.loads((folder / "preprocessor_config.json").read_text())
+    config |= {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True, "do_normalize": False}
+    (folder / "preprocessor_config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="does more to pixels than to scale and shift them"):
         load_clip(str(folder), "cpu")
 
 

@@ -73,12 +73,13 @@ def find_checkpoint(model: str, family: str, model_types: tuple[str, ...], devic
     )
 
 
-def load_network(checkpoint: Checkpoint, network: Any) -> Any:  # transformers has no types
-    """Read a network's weights in float32 on the CPU, ready for inference.
+def load_network(checkpoint: Checkpoint, network: Any, device: torch.device) -> Any:  # transformers has no types
+    """Read a network's weights in float32 onto a device, ready for inference.
 
     Args:
         checkpoint: Where from.
         network: Class of transformers.
+        device: Where it shall run.
 
     Raises:
         ModelError: Weights are missing, of another shape or unreadable, or memory does not suffice.
@@ -93,8 +94,9 @@ def load_network(checkpoint: Checkpoint, network: Any) -> Any:  # transformers h
                 dtype=torch.float32,
                 output_loading_info=True,
             )
+        loaded = loaded.to(device)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ModelError(f"no memory to load {checkpoint.name}; choose a smaller model") from error
+        raise ModelError(f"no memory to load {checkpoint.name} on {device}; choose a smaller model") from error
     except _unreadable() as error:
         raise ModelError(f"{checkpoint.name} cannot be loaded: {_first_line(error)}; fetch it again") from error
     trained = {name for name, _ in loaded.named_parameters()}

@@ -44,7 +44,7 @@ def load_clap(model: str, device: str = "auto", precision: str = "auto") -> tupl
 
     place = usable_device(device)
     checkpoint = find_checkpoint(model, "clap", ("clap",), place)
-    net = load_network(checkpoint, ClapModel).to(place)
+    net = load_network(checkpoint, ClapModel, place)
     spectrum = Spectrum(load_part(checkpoint, ClapFeatureExtractor), place)
 
     def features(input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -28,7 +28,7 @@ def load_clip(model: str, device: str = "auto", precision: str = "auto") -> tupl
     place = usable_device(device)
     dtype = compute_dtype(place, precision)
     checkpoint = find_checkpoint(model, "clip", ("clip",), place)
-    net = load_network(checkpoint, CLIPModel).to(place)
+    net = load_network(checkpoint, CLIPModel, place)
     net.vision_model.to(dtype)
     net.visual_projection.to(dtype)
     vision, text = net.config.vision_config, net.config.text_config

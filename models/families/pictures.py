@@ -59,17 +59,33 @@ class Preprocessing:
         }
 
     def require_fit(self, checkpoint: Checkpoint) -> None:
-        """Refuse a processor that does not make what the network takes.
+        """Refuse a processor that does not make what the network takes, or does more than we know to do ourselves.
 
         Raises:
-            ModelError: With both sizes.
+            ModelError: What differs.
         """
-        odd = np.zeros((1, self._size + 2, self._size + 1, 3), np.uint8)
-        made = tuple(self(odd)["pixel_values"].shape[-2:])
-        if made != (self._size, self._size):
+        if not self._patch:
+            odd = np.zeros((1, self._size + 2, self._size + 1, 3), np.uint8)
+            made = tuple(self(odd)["pixel_values"].shape[-2:])
+            if made != (self._size, self._size):
+                raise ModelError(
+                    f"{checkpoint.name}: its preprocessor makes pictures of {made[0]} x {made[1]}, its network takes "
+                    f"{self._size} x {self._size}; preprocessor_config.json and config.json do not belong together"
+                )
+        ramp = np.arange(self._size * self._size * 3, dtype=np.int64) * 7 % 256
+        square = ramp.astype(np.uint8).reshape(1, self._size, self._size, 3)
+        theirs = self._processor(
+            images=list(square),
+            do_resize=False,
+            do_center_crop=False,
+            input_data_format="channels_last",
+            return_tensors="pt",
+        )["pixel_values"]
+        ours = self(square)["pixel_values"].cpu()
+        if not torch.allclose(ours, theirs[:, : ours.shape[1]].float(), atol=1e-4):
             raise ModelError(
-                f"{checkpoint.name}: its preprocessor makes pictures of {made[0]} x {made[1]}, its network takes "
-                f"{self._size} x {self._size}; preprocessor_config.json and config.json do not belong together"
+                f"{checkpoint.name}: its preprocessor ({type(self._processor).__name__}) does more to pixels than to "
+                "scale and shift them, which is not supported; choose another checkpoint"
             )
 
 

@@ -44,7 +44,7 @@ def load_siglip2(model: str, device: str = "auto", precision: str = "auto") -> t
 
     place = usable_device(device)
     checkpoint = find_checkpoint(model, "siglip2", ("siglip", "siglip2"), place)
-    net = load_network(checkpoint, SiglipModel if checkpoint.model_type == "siglip" else Siglip2Model).to(place)
+    net = load_network(checkpoint, SiglipModel if checkpoint.model_type == "siglip" else Siglip2Model, place)
     dim = net.config.vision_config.hidden_size
     if not getattr(net.vision_model.config, "vision_use_head", True) or net.config.text_config.projection_size != dim:
         raise ModelError(f"{checkpoint.name} has no head that joins pictures and texts; choose another checkpoint")
@@ -85,11 +85,11 @@ def _load_pictures(
         side = vision.image_size // vision.patch_size
         size = vision.image_size
         preprocess = Preprocessing(processor, size, device)
-        preprocess.require_fit(checkpoint)
     else:
         side = isqrt(processor.max_num_patches)
         size = side * processor.patch_size
         preprocess = Preprocessing(processor, size, device, patch=processor.patch_size)
+    preprocess.require_fit(checkpoint)
     return FamilyPictures(checkpoint, preprocess, _tower(net, dtype), size=size, grid=(side, side), dim=dim)
 
 
