@@ -146,6 +146,15 @@ class AlignStage:
         confidence[np.isnan(seen) & np.isnan(heard)] = np.nan
         return Alignment(confidence, seen, heard), prompts
 
+    def audit(self, tokens: Tokens) -> list[float]:
+        """By how much reuse changed the confidence of the prompt it changed most, for each audited frame."""
+        errors = []
+        for taken, own in tokens.audits:
+            if taken in self._seen and own in self._seen and len(self._seen[own]):
+                pair = self._calibrations.seen.probability(np.stack((self._seen[taken], self._seen[own])))
+                errors.append(float(np.abs(pair[0] - pair[1]).max()))
+        return errors
+
     def evidence(self, tokens: Tokens, row: int, column: int, prompts: PromptSet) -> Evidence | None:
         """Where and when one prompt matches one window best; None where the window has no picture.
 

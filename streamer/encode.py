@@ -19,6 +19,7 @@ from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Batch, Encoded, Fresh, To
 
 _STATM = Path("/proc/self/statm")
 CELLS = 7  # stillness is judged on a grid like the encoder's own: a change within one cell changes its token
+AUDIT_EVERY = 50  # one still frame in so many is encoded all the same, to measure what reuse costs
 _EDGES = np.linspace(0, THUMB_SIDE, CELLS + 1).astype(np.intp)[:-1]
 _AREAS = np.diff(np.append(_EDGES, THUMB_SIDE))
 _CELL_AREAS = np.outer(_AREAS, _AREAS).astype(np.float32)
@@ -54,6 +55,7 @@ class EncodeStage:
         self._reuse_max_age_us = round(reuse_max_age_s * 1e6)
         self._reuse_noise = reuse_noise
         self._memory: dict[str, _Memory] = {}
+        self._still_frames = 0
         self._busy_s = 0.0
         self._began_s: float | None = None
 
@@ -98,17 +100,18 @@ class EncodeStage:
         new_samples: list[NDArray[np.float32]] = []
         new_sounds: list[Encoded] = []
         reused: list[int] = []
+        audits: list[tuple[Encoded, Encoded]] = []
         for window in windows:
             memory = self._memory.setdefault(window.stream, _Memory())
             _trim(memory, window.start_us)
-            reused.append(self._plan_frames(window, memory, new_pixels, new_frames))
+            reused.append(self._plan_frames(window, memory, new_pixels, new_frames, audits))
             self._plan_sounds(window, memory, new_samples, new_sounds)
             frames.append(_within(memory.frames, window))
             sounds.append(_within(memory.sounds, window))
         with self._timed():
             fresh_frames = self._see(new_pixels, new_frames)
             fresh_sounds = self._hear(new_samples, new_sounds)
-        return Tokens(windows, tuple(frames), tuple(sounds), fresh_frames, fresh_sounds, tuple(reused))
+        return Tokens(windows, tuple(frames), tuple(sounds), fresh_frames, fresh_sounds, tuple(reused), tuple(audits))
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -120,7 +123,12 @@ class EncodeStage:
             self._busy_s += time.monotonic() - began_s
 
     def _plan_frames(
-        self, window: Window, memory: _Memory, pixels: list[NDArray[np.uint8]], fresh: list[Encoded]
+        self,
+        window: Window,
+        memory: _Memory,
+        pixels: list[NDArray[np.uint8]],
+        fresh: list[Encoded],
+        audits: list[tuple[Encoded, Encoded]],
     ) -> int:
         known_us = memory.frames[-1][0] if memory.frames else -1
         reused = 0
@@ -130,6 +138,12 @@ class EncodeStage:
             if self._is_still(memory, cells, at_us):
                 memory.frames.append((at_us, memory.frames[-1][1]))
                 reused += 1
+                self._still_frames += 1
+                if self._still_frames % AUDIT_EVERY == 0:
+                    audited = Encoded(at_us)
+                    audits.append((memory.frames[-1][1], audited))
+                    pixels.append(frame)
+                    fresh.append(audited)
                 continue
             item = Encoded(at_us)
             memory.frames.append((at_us, item))

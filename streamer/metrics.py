@@ -12,6 +12,7 @@ _WINDOW_LATENCY_S = (
     *(0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     *(1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.2, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 30.0),
 )
+_ERRORS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -89,6 +90,9 @@ class Metrics:
         self._event_latency = histogram("event_latency_seconds", "Capture to commit.", _LATENCY_S)
         self._window_latency = histogram(
             "window_latency_seconds", "Capture of a window's last sample until it was tracked.", _WINDOW_LATENCY_S
+        )
+        self._reuse_error = histogram(
+            "reuse_confidence_error", "Change of confidence by reusing a still frame's tokens, worst prompt.", _ERRORS
         )
         self._commit = histogram("commit_seconds", "One atomic commit to Redis.", _SHORT_S)
         self._dead_letters = counter("dead_letters_total", "Chunks in the dead-letter topic.", "reason")
@@ -173,6 +177,10 @@ class Metrics:
     def window_latency(self, seconds: float) -> None:
         """From the capture of a window's last sample until it was tracked."""
         self._window_latency.observe(seconds)
+
+    def reuse_error(self, difference: float) -> None:
+        """What reuse of tokens changed in one audited frame."""
+        self._reuse_error.observe(difference)
 
     def commit(self, seconds: float) -> None:
         """A commit to Redis."""

@@ -187,6 +187,7 @@ class Tokens:
         fresh_frames: Those encoded in this batch; None if there was nothing new to see.
         fresh_sounds: Likewise, for sound.
         reused: Per window, new frames that were still and took the tokens of an earlier one.
+        audits: Of some still frames, the tokens that they took and those that they would have had: what reuse costs.
     """
 
     windows: tuple[Window, ...]
@@ -195,6 +196,7 @@ class Tokens:
     fresh_frames: Fresh | None
     fresh_sounds: Fresh | None
     reused: tuple[int, ...]
+    audits: tuple[tuple[Encoded, Encoded], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

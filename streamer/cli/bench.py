@@ -31,7 +31,7 @@ def pipeline(config: Config = None, *, as_json: AsJson = False) -> None:
     if as_json:
         return _json(figures)
     _table(
-        f"pipeline {figures['pipeline_fps']} frames/s, encoder alone {figures['ceiling_fps']}, ratio {figures['ratio']}",
+        f"{figures['pipeline_fps']} frames/s of the encoder's {figures['ceiling_fps']}: ratio {figures['ratio']}",
         ["what", "frames/s", "ratio"],
         [
             [f"{count} {what}", str(fps), f"{fps / figures['ceiling_fps']:.2f}"]

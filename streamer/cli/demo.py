@@ -36,11 +36,13 @@ def demo(
     from rich.live import Live
 
     from streamer.demo import Feed, built_in_script, own_script, save_snapshots
+    from streamer.logs import set_up_logging
     from streamer.session import open_session
     from streamer.settings import load_settings
 
     console = Console()
     settings = load_settings(flags={"overload.policy": "lossless", "log.level": "error"})
+    set_up_logging(settings.log)
     out.mkdir(parents=True, exist_ok=True)
     with console.status("Making the cameras' films, starting a broker and a Redis, loading the models ..."):
         script = own_script(sources, prompt or ()) if sources else built_in_script(out)

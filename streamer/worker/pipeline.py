@@ -344,6 +344,8 @@ class Pipeline:
         alignment, prompts = self._align.align(tokens)
         aligned_s = self._clock()
         self._metrics.stage("align", aligned_s - encoded_s)
+        for difference in self._align.audit(tokens):
+            self._metrics.reuse_error(difference)
         timing = Timing(launched.batch.ready_s, launched.launched_s, encoded_s, aligned_s)
         # A partition that was lost since, even if it was won again: its windows are made again from its state.
         ours = {number for number, epoch in launched.epochs.items() if self._holds(number, epoch)}
