@@ -39,6 +39,7 @@ class Kafka(_Section):
     partitions: Count
     message_max_bytes: Count
     poll_max_bytes: Count
+    session_timeout_s: Positive
 
 
 class Redis(_Section):

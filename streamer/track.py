@@ -28,6 +28,9 @@ from streamer.track_state import NEVER_US, PromptState, Run, StreamState
 from streamer.types import EventState, Evidence, Position, PromptNote, Transition
 
 
+LEAST_RISE = 0.005  # of the peak: less is no news, and would hang on how a batch was put together
+
+
 @dataclass(frozen=True, slots=True)
 class TrackOptions:
     """How confidences become events.
@@ -233,7 +236,7 @@ def _extended(run: Run, window: _Seen, *, is_held: bool) -> Run:
 
 def _told(run: Run, window: _Seen, stream: str, options: TrackOptions, changes: list[Transition]) -> Run:
     """Tell a risen peak, at most once per interval."""
-    if run.peak <= run.told_peak or window.end_us - run.told_us < options.update_interval_us:
+    if run.peak < run.told_peak + LEAST_RISE or window.end_us - run.told_us < options.update_interval_us:
         return run
     run = replace(run, told_peak=run.peak, told_us=window.end_us)
     changes.append(transition(run, EventState.UPDATE, stream, is_peak=window.confidence >= run.peak))
