@@ -1,169 +1,99 @@
 """The `compact` sound encoder: log-mel frames, a small convolutional network, tokens in the text encoder's space.
 
-The network scores AudioSet's 521 classes (Gemmeke et al. 2017) three times a second, as distilled from a teacher by
-`models/train/sound.py`. A token is the mean of the class names' embeddings, weighted by their scores, with a share for
-nothing in particular: so any prompt can be compared with it, and a faint or ordinary sound is near no alarm.
+A token is the mean of AudioSet's class names' embeddings, weighted by how much each is heard beyond the ordinary, with
+a share for silence: so any prompt can be compared with it, and a faint or ordinary sound is near no alarm.
 """
 
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.nn import functional
 
-from models.encoders import SoundEncoder, SoundTokens
+from models.encoders import SoundEncoder, SoundTokens, TextEncoder
 from models.errors import ModelError
 from models.integrity import load_safetensors, verify
-from models.logmel import HOP_SAMPLES, MEL_BANDS, SAMPLE_RATE_HZ, WINDOW_SAMPLES, LogMel
+from models.logmel import MEL_BANDS
 from models.runtime import CompiledNet, Precision
-
-CLASSES = 521
-CELL_FRAMES = 32  # the network's stride in time
-TOKEN_CELLS = 3  # 96 frames, the span that the teacher hears at once
-TOKEN_S = TOKEN_CELLS * CELL_FRAMES * HOP_SAMPLES / SAMPLE_RATE_HZ
-CENTRE, SCALE = -3.0, 3.0  # brings log-mel frames to about -1..2
-
-STEM_CHANNELS = 48
-STEM_KERNEL, STEM_STRIDE = 7, 4
-BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (384, 2))  # channels, stride
-FEATURES = 768
+from models.sound_net import CELL_FRAMES, TOKEN_S, SoundNet, cells_of, whole_cells
 
 WEIGHTS = Path(__file__).parent / "weights" / "sound.safetensors"
-SOUND_SHA256 = "f4bc088bbb624be9e663fb47ffefc5cd4069747706db6324513f3ea2788fe989"
-GRAPH = 1  # raised with each change of the forward pass: compiled graphs are kept by it
+SOUND_SHA256 = "79b4f9cc539f22c8e0ba68dc0661e842d88029195590df9f4e5ee7a8d4bb38f9"
 DIM = 384
-SILENCE_CLASS = 494  # AudioSet's "Silence"
-NOTHING_SHARE = 0.3
+RIDGE = 0.1  # of the mean variance
+GRAPH_VERSION = 1  # raised whenever the forward pass changes: compiled graphs are found by it
 MAX_LENGTHS = 4  # lengths of sound that stay compiled
 
 
-class Block(nn.Module):
-    """A 3 × 3 convolution with a shortcut where shapes allow.
+@dataclass(frozen=True, slots=True, eq=False)
+class Whitening:
+    """The text encoder's space, stretched so that the names of sounds lie far apart.
 
-    Dense rather than depthwise-separable: as fast at these widths, and several times faster to train on a CPU.
+    Sentence embeddings share most of their length with each other: unlike sounds have names with cosines of 0.3, and a
+    mean of names lies near all of them. Centring on the names and equalising their variance leaves what tells them
+    apart (ZCA; Kessy, Lewin and Strimmer 2018), with a ridge against directions that names hardly use.
+
+    Attributes:
+        centre: float32 ``(D,)``.
+        stretch: float32 ``(D, D)``, symmetric.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, has_norm: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
-        self.norm = nn.BatchNorm2d(outputs) if has_norm else nn.Identity()
-        self.has_shortcut = stride == 1 and inputs == outputs
+    centre: torch.Tensor
+    stretch: torch.Tensor
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(N, inputs, T, F)`` to ``(N, outputs, T / stride, F / stride)``."""
-        y = functional.relu(self.norm(self.conv(x)))
-        return x + y if self.has_shortcut else y
+    @classmethod
+    def of_names(cls, embeddings: torch.Tensor) -> "Whitening":
+        """Fit to the names' embeddings, ``(521, D)``."""
+        names = embeddings.double()
+        centre = names.mean(0)
+        spread, directions = torch.linalg.eigh((names - centre).T @ (names - centre) / len(names))
+        spread = spread.clamp_min(0)
+        gain = (spread + RIDGE * spread.mean()).rsqrt()
+        return cls(centre.float(), (directions * gain @ directions.T).float())
 
-
-class SoundBackbone(nn.Module):
-    """Log-mel frames to class logits, a token each 0.32 s.
-
-    Args:
-        has_norm: With batch norms, as it is trained; without, as it is shipped, when they are folded.
-    """
-
-    def __init__(self, *, has_norm: bool = False) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, STEM_CHANNELS, STEM_KERNEL, STEM_STRIDE, padding=STEM_KERNEL // 2)
-        blocks, channels = [], STEM_CHANNELS
-        for outputs, stride in BLOCKS:
-            blocks.append(Block(channels, outputs, stride, has_norm=has_norm))
-            channels = outputs
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Conv2d(channels, FEATURES, (1, MEL_BANDS // CELL_FRAMES))
-        self.classifier = nn.Linear(FEATURES, CLASSES)
-
-    def features(self, frames: torch.Tensor) -> torch.Tensor:
-        """Turn ``(N, 32 cells, 64)`` log-mel frames into ``(N, cells - 2, 768)``."""
-        x = functional.relu(self.stem((frames[:, None] - CENTRE) / SCALE))
-        x = functional.relu(self.head(self.blocks(x))).squeeze(3)  # (N, 768, cells)
-        return functional.avg_pool1d(x, TOKEN_CELLS, 1).transpose(1, 2)
-
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """Turn ``(N, 32 cells, 64)`` log-mel frames into logits ``(N, cells - 2, 521)``."""
-        logits: torch.Tensor = self.classifier(self.features(frames))
-        return logits
+    def __call__(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Map text embeddings ``(K, D)`` to ``(K, D)``, unit length."""
+        return functional.normalize((embeddings - self.centre) @ self.stretch, dim=-1)
 
 
-class SoundNet(nn.Module):
-    """Samples to scores and tokens, in one graph.
+class SoundText:
+    """A `TextEncoder` for sounds: MiniLM, then the whitening."""
 
-    Args:
-        class_embeddings: float32 ``(521, D)``, unit length, the classes' names in the text encoder's space.
-    """
+    def __init__(self, text: TextEncoder, whitening: Whitening, sha256: str) -> None:
+        self.name = f"{text.name}-sounds"
+        self.sha256 = hashlib.sha256(f"{text.sha256}{sha256}".encode()).hexdigest()
+        self.dim = text.dim
+        self._text = text
+        self._whitening = whitening
 
-    class_embeddings: torch.Tensor
-    nothing: torch.Tensor
-
-    def __init__(self, class_embeddings: torch.Tensor) -> None:
-        super().__init__()
-        self.front_end = LogMel()
-        self.backbone = SoundBackbone()
-        self.register_buffer("class_embeddings", class_embeddings)
-        self.register_buffer("nothing", class_embeddings[SILENCE_CLASS], persistent=False)
-
-    def forward(self, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Hear float32 ``(N, M)``, `whole_cells` long.
-
-        Returns:
-            Tokens ``(N, U, D)`` and whole ``(N, D)``, unit length, and class scores ``(N, U, 521)``, 0..1.
-        """
-        frames = self.front_end(samples).to(self.backbone.classifier.weight.dtype)
-        scores = self.backbone(frames).float().sigmoid()
-        tokens = sound_tokens(scores, self.class_embeddings, self.nothing)
-        whole = sound_tokens(scores.mean(1, keepdim=True), self.class_embeddings, self.nothing)
-        return tokens, whole[:, 0], scores
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode ``K`` texts to float32 ``(K, D)``, unit length."""
+        vectors: NDArray[np.float32] = self._whitening(torch.from_numpy(self._text.encode(texts))).numpy()
+        return vectors
 
 
-def sound_tokens(scores: torch.Tensor, class_embeddings: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
-    """Turn class scores into places in the text encoder's space.
-
-    The root lifts what is probable beside what is loudest. Ranking by these tokens' cosines is better than by the best
-    product of score and name's cosine, for the teacher's scores and the student's.
-
-    Args:
-        scores: ``(..., 521)``, 0..1.
-        class_embeddings: ``(521, D)``.
-        nothing: ``(D,)``, mixed in as if it always scored `NOTHING_SHARE` squared: what scores faintly stays near it.
-
-    Returns:
-        ``(..., D)``, unit length.
-    """
-    return functional.normalize(scores.sqrt() @ class_embeddings + NOTHING_SHARE * nothing, dim=-1)
-
-
-def cells_of(samples: int) -> int:
-    """Cells of the network, 0.32 s each, that a sound of so many samples is cut or filled up to: at least three."""
-    frames = 1 + (samples - WINDOW_SAMPLES) // HOP_SAMPLES if samples >= WINDOW_SAMPLES else 0
-    return max(TOKEN_CELLS, (frames + CELL_FRAMES // 2) // CELL_FRAMES)
-
-
-def whole_cells(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cut or fill with silence ``(N, M)`` to a whole number of cells: 2 s lose 60 ms, which the next window has."""
-    length = (cells_of(samples.shape[1]) * CELL_FRAMES - 1) * HOP_SAMPLES + WINDOW_SAMPLES
-    kept = samples[:, :length]
-    return np.ascontiguousarray(np.pad(kept, ((0, 0), (0, length - kept.shape[1]))), np.float32)
-
-
-def load_sound_net(weights: Path, sha256: str) -> SoundNet:
-    """Build the network from its weights, in evaluation mode, float32.
+def load_sound_net(weights: Path, sha256: str) -> tuple[SoundNet, Whitening]:
+    """Build the network from its weights, in evaluation mode, float32, and the space that its tokens lie in.
 
     Raises:
         ModelError: The file is missing, altered, or holds something else.
     """
     verify(weights, sha256, package="watchword")
     state = {name: tensor.float() for name, tensor in load_safetensors(weights).items()}
-    if "class_embeddings" not in state:
-        raise ModelError(f"weight file {weights} holds no class embeddings; reinstall watchword")
-    net = SoundNet(functional.normalize(state["class_embeddings"], dim=-1))
     try:
-        net.backbone.load_state_dict({k.removeprefix("backbone."): v for k, v in state.items() if "." in k})
-    except RuntimeError as error:
+        names = functional.normalize(state.pop("class_embeddings"), dim=-1)
+        whitening = Whitening.of_names(names)
+        net = SoundNet(whitening(names))
+        net.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
         raise ModelError(f"weight file {weights} does not fit the network: {error}; reinstall watchword") from error
-    return net.eval()
+    return net.eval(), whitening
 
 
 class CompactSounds:
@@ -171,6 +101,7 @@ class CompactSounds:
 
     Attributes:
         token_s: A token spans this, and the next begins a third of it later.
+        whitening: The space of the tokens, for prompts.
     """
 
     name = "watchword-sound"
@@ -182,70 +113,106 @@ class CompactSounds:
         self,
         *,
         runtime: Literal["openvino", "torch"] = "openvino",
-        device: Literal["cpu", "cuda"] = "cpu",
+        device: str = "cpu",
         precision: Precision = "auto",
         threads: int = 2,
     ) -> None:
-        """Check the weights; compile for a length of sound when it first comes.
+        """Check the weights; OpenVINO compiles for a length of sound when it first comes.
 
         Args:
             runtime: What carries the network.
             device: Where it runs.
-            precision: Not used: it is float32 everywhere.
+            precision: Of the network. The front end is float32 always: in bfloat16 the quiet bands of a loud spectrum
+                are lost.
             threads: Sounds that are encoded at once.
 
         Raises:
             ModelError: The weights are missing or altered.
         """
-        # The spectrum of a quiet sound beside a loud one does not survive bfloat16, and the network is small.
-        del precision
-        self._runtime = runtime
+        net, self.whitening = load_sound_net(WEIGHTS, SOUND_SHA256)
+        self._net = net.to(device)
         self._device = device
+        self._precision: Precision = precision
         self._threads = threads
-        self._net = load_sound_net(WEIGHTS, SOUND_SHA256).to(device)
-        self._compiled: dict[int, CompiledNet] = {}
+        self._compiled: OrderedDict[int, tuple[CompiledNet, CompiledNet]] | None = None
+        if runtime == "openvino":
+            self._compiled = OrderedDict()
+        # On a CPU torch is the reference, so it stays exact unless told otherwise.
+        elif precision == "bfloat16" or (precision == "auto" and device != "cpu"):
+            self._net.backbone.to(torch.bfloat16)
 
     def encode(self, samples: NDArray[np.float32]) -> SoundTokens:
         """Encode float32 ``(N, M)``, 16 kHz mono, -1..1, to ``(N, U, 384)`` tokens, one each 0.32 s."""
-        tokens, whole, _ = self._run(samples)
+        tokens, whole, _ = self._hear(samples)
         return SoundTokens(tokens, whole)
 
     def scores(self, samples: NDArray[np.float32]) -> torch.Tensor:
         """Score AudioSet's classes: float32 ``(N, M)`` to ``(N, U, 521)``, 0..1."""
-        return self._run(samples)[2]
+        return self._hear(samples)[2]
 
     @torch.inference_mode()
-    def _run(self, samples: NDArray[np.float32]) -> tuple[torch.Tensor, ...]:
+    def _hear(self, samples: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if samples.dtype != np.float32 or samples.ndim != 2:
+            raise ModelError(f"sounds must be float32 (N, M), 16 kHz mono, not {samples.dtype} {samples.shape}")
         rows = whole_cells(samples)
-        if self._runtime == "torch":
-            result: tuple[torch.Tensor, ...] = self._net(torch.from_numpy(rows).to(self._device))
+        if self._compiled is None:
+            result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = self._net(torch.from_numpy(rows).to(self._device))
             return result
-        return self._compiled_for(rows.shape[1])(rows)
+        front_end, backbone = self._compile(self._compiled, rows.shape[1])
+        (frames,) = front_end(rows)
+        (logits,) = backbone(frames.numpy())
+        return self._net.meaning(logits)
 
-    def _compiled_for(self, length: int) -> CompiledNet:
-        if length not in self._compiled:
-            while len(self._compiled) >= MAX_LENGTHS:
-                self._compiled.pop(next(iter(self._compiled)))
-            self._compiled[length] = CompiledNet(
-                lambda: self._net,
-                np.zeros((1, length), np.float32),
-                key=f"sound {SOUND_SHA256} {GRAPH}",
-                precision="float32",
-                threads=self._threads,
+    def _compile(
+        self, compiled: OrderedDict[int, tuple[CompiledNet, CompiledNet]], length: int
+    ) -> tuple[CompiledNet, CompiledNet]:
+        """The two parts for a length of sound; the length that was not asked for longest makes room."""
+        if length not in compiled:
+            frames = cells_of(length) * CELL_FRAMES
+            key = f"v{GRAPH_VERSION} {SOUND_SHA256}"
+            compiled[length] = (
+                CompiledNet(
+                    lambda: self._net.front_end,
+                    np.zeros((1, length), np.float32),
+                    key=f"log-mel {key}",
+                    precision="float32",
+                    threads=self._threads,
+                ),
+                CompiledNet(
+                    lambda: self._net.backbone,
+                    np.zeros((1, frames, MEL_BANDS), np.float32),
+                    key=f"sounds {key}",
+                    precision=self._precision,
+                    threads=self._threads,
+                ),
             )
-        return self._compiled[length]
+            while len(compiled) > MAX_LENGTHS:
+                compiled.popitem(last=False)
+        compiled.move_to_end(length)
+        return compiled[length]
 
 
 def load_compact_sound(
     *,
     runtime: Literal["openvino", "torch"] = "openvino",
-    device: Literal["cpu", "cuda"] = "cpu",
+    device: str = "cpu",
     precision: Precision = "auto",
     threads: int = 2,
-) -> SoundEncoder:
-    """Load the `compact` sound encoder. Its prompts come from MiniLM, like those for pictures.
+    text: TextEncoder | None = None,
+) -> tuple[SoundEncoder, TextEncoder]:
+    """Load the `compact` sound encoder and the text encoder of its space.
+
+    Args:
+        runtime: See `CompactSounds`.
+        device: See `CompactSounds`.
+        precision: See `CompactSounds`.
+        threads: See `CompactSounds`.
+        text: MiniLM, where it is loaded already.
 
     Raises:
-        ModelError: The weights are missing or altered.
+        ModelError: Weights are missing or altered.
     """
-    return CompactSounds(runtime=runtime, device=device, precision=precision, threads=threads)
+    from models.load import load_compact_text  # load.py imports this module in turn
+
+    sounds = CompactSounds(runtime=runtime, device=device, precision=precision, threads=threads)
+    return sounds, SoundText(text or load_compact_text(), sounds.whitening, sounds.sha256)

@@ -74,10 +74,9 @@ def _load_sound(name: str, model: str, where: Where, text: TextEncoder | None) -
     if name == "compact" and text is not None:
         from models.audio import load_compact_sound
 
-        encoder = load_compact_sound(
-            runtime=where.runtime, device=where.device, precision=where.precision, threads=where.threads
+        return load_compact_sound(
+            runtime=where.runtime, device=where.device, precision=where.precision, threads=where.threads, text=text
         )
-        return encoder, text
     if name == "clap":
         from models.families.clap import load_clap
 

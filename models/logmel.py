@@ -37,7 +37,8 @@ def mel_weights() -> NDArray[np.float32]:
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     weights = np.maximum(0.0, np.minimum((spectrum - lower) / (centre - lower), (upper - spectrum) / (upper - centre)))
     weights[0] = 0.0
-    return weights.astype(np.float32)
+    rounded: NDArray[np.float32] = weights.astype(np.float32)
+    return rounded
 
 
 def fourier_weights() -> NDArray[np.float32]:

@@ -15,17 +15,19 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.random import Generator
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]  # types-tqdm is not worth a dependency
 
-from models.audio import CLASSES, FEATURES, SoundBackbone
+from models.errors import ModelError
 from models.integrity import sha256_of
 from models.load import load_compact_text
+from models.sound_net import CLASSES, FEATURES, SoundBackbone
 from models.train.sound_label import EMBEDDING, EMBEDDING_SCALE, EMBEDDING_ZERO, Chunk, label, teacher_logits
 
 LOGIT_FLOOR = -9.0  # below this the teacher's order of impossible classes is noise
@@ -107,7 +109,8 @@ def distil(chunks: list[Path], checked: Path, recipe: Recipe, checkpoint: Path, 
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads)
     random = np.random.default_rng(recipe.seed)
-    student = Student().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    student = Student()
+    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a stub lacks it
     if start is not None:
         student.load_state_dict(torch.load(start, weights_only=True))
     optimizer = torch.optim.AdamW(student.parameters(), recipe.peak_rate, weight_decay=recipe.decay, fused=True)
@@ -156,7 +159,9 @@ def fold_norms(trained: SoundBackbone) -> SoundBackbone:
     folded = SoundBackbone(has_norm=False)
     state = {k: v for k, v in trained.state_dict().items() if ".norm." not in k}
     for number, block in enumerate(trained.blocks):
-        norm, conv = block.norm, block.conv
+        norm, conv = cast("nn.BatchNorm2d", block.norm), cast("nn.Conv2d", block.conv)
+        if norm.running_var is None or norm.running_mean is None or conv.bias is None:
+            raise ModelError("a batch norm without running statistics cannot be folded; train the student first")
         gain = norm.weight / (norm.running_var + norm.eps).sqrt()
         state[f"blocks.{number}.conv.weight"] = conv.weight * gain[:, None, None, None]
         state[f"blocks.{number}.conv.bias"] = (conv.bias - norm.running_mean) * gain + norm.bias
@@ -164,14 +169,29 @@ def fold_norms(trained: SoundBackbone) -> SoundBackbone:
     return folded.eval()
 
 
-def export(trained: SoundBackbone, names: list[str], out: Path) -> str:
-    """Write what `models/audio.py` loads: the network and the class names' embeddings, float16. Returns its SHA-256."""
-    from safetensors.torch import save_file  # noqa: PLC0415  # as in models/integrity.py
+def export(student: Student, ordinary: Path, names: list[str], out: Path) -> str:
+    """Write what `models/audio.py` loads, float16.
 
-    embeddings = load_compact_text().encode(names)
-    tensors = {f"backbone.{name}": tensor for name, tensor in fold_norms(trained).state_dict().items()}
-    tensors["class_embeddings"] = torch.from_numpy(embeddings)
+    Args:
+        student: Trained.
+        ordinary: Mixtures that were not trained on, for what the network says of sound in general.
+        names: Of the classes.
+        out: A safetensors file.
+
+    Returns:
+        Its SHA-256.
+    """
+    from safetensors.torch import save_file  # as in models/integrity.py
+
+    backbone = fold_norms(student.backbone)
+    with torch.inference_mode():
+        frames = [frames for frames, *_ in batches(Chunk.load(ordinary), 100, np.random.default_rng(0))]
+        logits = torch.cat([backbone(part).flatten(0, 1) for part in frames])
+    tensors = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    tensors["logit_mean"], tensors["logit_deviation"] = logits.mean(0), logits.std(0)
+    tensors["class_embeddings"] = torch.from_numpy(load_compact_text().encode(names))
     save_file({name: tensor.detach().half().contiguous() for name, tensor in tensors.items()}, out)
+    out.chmod(0o644)
     return sha256_of(out)
 
 
@@ -192,7 +212,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path("build/sound-corpus"))
     parser.add_argument("--mixtures", type=Path, default=Path("build/sound-mixtures"))
     parser.add_argument("--chunks", type=int, default=40, help="of 1,000 mixtures; one more is held back")
-    parser.add_argument("--passes", type=int, default=Recipe.passes)
+    parser.add_argument("--passes", type=int, default=Recipe().passes)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--start", type=Path, help="a student's checkpoint to go on from")
     parser.add_argument("--out", type=Path, required=True)
@@ -202,7 +222,7 @@ def main() -> None:
     checkpoint = arguments.out.with_suffix(".pt")
     recipe = Recipe(passes=arguments.passes)
     student = distil(chunks[1:], chunks[0], recipe, checkpoint, arguments.start)
-    digest = export(student.backbone, class_names(arguments.classes), arguments.out)
+    digest = export(student.eval(), chunks[0], class_names(arguments.classes), arguments.out)
     tqdm.write(f"{arguments.out}: SHA-256 {digest}; set SOUND_SHA256 in models/audio.py")
 
 

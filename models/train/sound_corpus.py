@@ -21,7 +21,7 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]  # types-tqdm is not worth a dependency
 
 from models.logmel import SAMPLE_RATE_HZ
 
@@ -108,7 +108,7 @@ def decode(file: Path | io.BytesIO, max_s: float = FILE_MAX_S) -> NDArray[np.flo
     parts: list[NDArray[np.float32]] = []
     samples = 0
     try:
-        with av.open(file if isinstance(file, io.BytesIO) else str(file)) as container:
+        with av.open(file if isinstance(file, io.BytesIO) else str(file), mode="r") as container:
             if not container.streams.audio:
                 return np.zeros(0, np.float32)
             resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
@@ -123,7 +123,7 @@ def decode(file: Path | io.BytesIO, max_s: float = FILE_MAX_S) -> NDArray[np.flo
     return np.concatenate(parts)[: int(max_s * SAMPLE_RATE_HZ)] if parts else np.zeros(0, np.float32)
 
 
-def package_sounds(package: str, folder: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def package_sounds(folder: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yield path and sound of every sound file of an unpacked package, zip containers opened."""
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
         name = str(path.relative_to(folder))
@@ -217,7 +217,7 @@ def gather(out: Path, cache: Path, manifest: Path | None) -> list[Piece]:
             folder = Path(tempfile.mkdtemp())
             try:
                 unpack(deb, folder)
-                for path, sound in package_sounds(package, folder):
+                for path, sound in package_sounds(folder):
                     keep(package, path, sound)
             finally:
                 shutil.rmtree(folder)

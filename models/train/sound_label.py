@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]  # types-tqdm is not worth a dependency
 
-from models.audio import CELL_FRAMES, CLASSES
 from models.logmel import MEL_BANDS, LogMel
+from models.sound_net import CELL_FRAMES, CLASSES
 from models.train.sound_corpus import load
 from models.train.sound_mix import CLIP_FRAMES, Mixer
 
@@ -62,7 +62,7 @@ class Teacher:
     """The teacher's raw outputs for one patch at a time."""
 
     def __init__(self, file: Path) -> None:
-        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415  # training only, not a dependency
+        from ai_edge_litert.interpreter import Interpreter  # training only, not a dependency
 
         self._model: Any = Interpreter(str(file), num_threads=1, experimental_preserve_all_tensors=True)
         self._model.allocate_tensors()

@@ -32,7 +32,8 @@ def source_weights(pieces: Sequence[Piece]) -> NDArray[np.float64]:
     if labelled.any() and not labelled.all():
         weights[labelled] *= MANIFEST_SHARE / weights[labelled].sum()
         weights[~labelled] *= (1 - MANIFEST_SHARE) / weights[~labelled].sum()
-    return weights / weights.sum()
+    chances: NDArray[np.float64] = weights / weights.sum()
+    return chances
 
 
 class Mixer:
@@ -61,9 +62,9 @@ class Mixer:
             clip = clip + noise(CLIP_SAMPLES, random) * decibel(random.uniform(-75, -25))
         clip = band_limit(clip, random) if random.random() < 0.35 else clip
         if random.random() < 0.08:
-            clip = np.tanh(clip * random.uniform(2, 12))  # an overdriven microphone
+            clip = np.tanh(clip * np.float32(random.uniform(2, 12)))  # an overdriven microphone
         if random.random() < 0.2:
-            clip = np.round(clip * 127) / 127  # 8-bit recordings
+            clip = (np.round(clip * 127) / 127).astype(np.float32)  # 8-bit recordings
         return np.clip(clip, -1, 1).astype(np.float32)
 
     def _one(self) -> Sound:
@@ -103,7 +104,8 @@ def noise(samples: int, random: Generator) -> Sound:
     spectrum = np.fft.rfft(white)
     spectrum /= np.maximum(np.arange(spectrum.size), 20) ** random.uniform(0, 1)
     coloured = np.fft.irfft(spectrum, samples)
-    return (coloured / np.abs(coloured).max()).astype(np.float32)
+    made: Sound = (coloured / np.abs(coloured).max()).astype(np.float32)
+    return made
 
 
 def band_limit(clip: Sound, random: Generator) -> Sound:
@@ -143,7 +145,8 @@ def _tone(hertz: NDArray[np.float64], random: Generator, harmonics: int) -> NDAr
     phase = 2 * np.pi * np.cumsum(hertz) / SAMPLE_RATE_HZ
     falloff = random.uniform(0.3, 1.5)
     parts = [np.sin(phase * n) * n**-falloff * (hertz * n < 7900) for n in range(1, harmonics + 1)]
-    return np.sum(parts, axis=0)
+    tone: NDArray[np.float64] = np.sum(parts, axis=0)
+    return tone
 
 
 def siren(random: Generator) -> Sound:
@@ -212,7 +215,8 @@ def cry(random: Generator) -> Sound:
     formants = (random.uniform(500, 1400), random.uniform(1400, 3800))
     spectrum *= 0.05 + sum(np.exp(-(((hertz - f) / random.uniform(150, 700)) ** 2)) for f in formants)
     gate = np.interp(time, np.linspace(0, 2, 9), np.clip(random.uniform(-0.5, 1.5, 9), 0, 1))
-    return (np.fft.irfft(spectrum, time.size) * gate).astype(np.float32)
+    voiced: Sound = (np.fft.irfft(spectrum, time.size) * gate).astype(np.float32)
+    return voiced
 
 
 def hum(random: Generator) -> Sound:
