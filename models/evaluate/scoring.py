@@ -49,7 +49,7 @@ class Scorer:
         return best
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913  # what a manifest needs, by name
     manifest: Path,
     root: Path,
     out: Path,

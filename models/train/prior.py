@@ -2,7 +2,7 @@
 
     python -m models.train.prior MANIFEST ROOT
 
-Fitted over every label of the licensed rows of `train` at once, positives weighted as if one item in twenty showed what
+Fitted over every label of the licensed rows of `train` at once, positives weighted as if one item in ten showed what
 a prompt asks for: of a prompt that nobody tuned, a false alarm costs more trust than a miss.
 """
 
@@ -20,7 +20,7 @@ from models.evaluate.manifest import Item
 from models.evaluate.scoring import RATE_HZ, Scorer, score_items
 from models.load import load_encoders
 
-PREVALENCE = 0.05
+PREVALENCE = 0.1
 
 
 def licensed(manifest: Path) -> list[Item]:
