@@ -64,7 +64,7 @@ def measure_cameras(settings: Settings, say: Say, *, seconds: float, most: int) 
         "p95_latency_s": round(mixed.p95_latency_s, 3) if mixed else None,
         "stage_ms_per_camera_second": dict(mixed.stage_ms_per_camera_second) if mixed else {},
         "prompts": PROMPTS,
-        "mix": "three quarters quiet (a car park), one quarter busy (a street); 1280x720, 25 Hz, H.264, AAC",
+        "mix": "three quarters quiet (an empty room), one quarter busy (a street); 1280x720, 25 Hz, H.264, AAC",
         "loads": {mix: asdict(load) if load else None for mix, load in found.items()},
     }
 
@@ -126,7 +126,7 @@ def play_load(site: Site, cameras: int, busy_share: float, seconds: float) -> Lo
 def playing(site: Site, cameras: int, busy_share: float, duration_s: float) -> Iterator[None]:
     """Cameras in a process of their own, in real time, while the block runs."""
     busy = round(cameras * busy_share)
-    films = {f"camera-{number:03}": "street" if number < busy else "carpark" for number in range(cameras)}
+    films = {f"camera-{number:03}": "street" if number < busy else "room" for number in range(cameras)}
     orders = {
         "bootstrap": site.settings.kafka.bootstrap,
         "topic": site.settings.kafka.topics[0],

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from streamer.bench.footage import Shape, car_park, street
+from streamer.bench.footage import Shape, room, street
 from streamer.kafka_producer import BoundedProducer
 from streamer.media import headers_of
 from streamer.settings import load_settings
 from streamer.types import MediaChunk
 
-FILMS = {"street": street, "carpark": car_park}
+FILMS = {"street": street, "room": room}
 
 
 def play(orders: Mapping[str, Any]) -> None:

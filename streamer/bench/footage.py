@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 
 from models.runtime import cache_folder
 from streamer.demo import street_footage
@@ -19,6 +20,8 @@ from streamer.settings import Settings
 from streamer.types import MediaChunk
 
 SOUND_RATE_HZ = 48_000
+# As IP cameras do by default: constant quality, a keyframe a second and none between, no B-frames.
+ENCODER = {"crf": "24", "bf": "0", "preset": "fast", "sc_threshold": "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +52,15 @@ def street(shape: Shape, settings: Settings) -> tuple[MediaChunk, ...]:
     return _chunks(_film(street_footage(), shape), settings)
 
 
-def car_park(shape: Shape, settings: Settings) -> tuple[MediaChunk, ...]:
-    """A quiet camera: a car park (CC-BY-4.0, Intel Corporation)."""
-    with as_file(files("streamer.bench") / "data" / "carpark.mp4") as path:
+def room(shape: Shape, settings: Settings) -> tuple[MediaChunk, ...]:
+    """A quiet camera: an empty room, two seconds forwards and backwards (CC-BY-4.0, Intel Corporation)."""
+    with as_file(files("streamer.bench") / "data" / "room.mp4") as path:
         return _chunks(_film(path, shape), settings)
 
 
 def _film(source: Path, shape: Shape) -> Path:
     """The source in a camera's shape, made once and kept in the user's cache folder."""
-    key = hashlib.sha256(source.read_bytes() + repr(shape).encode()).hexdigest()[:16]
+    key = hashlib.sha256(source.read_bytes() + repr((shape, ENCODER)).encode()).hexdigest()[:16]
     target = cache_folder() / "bench" / f"{source.stem}-{key}.mp4"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,13 +72,13 @@ def _film(source: Path, shape: Shape) -> Path:
 
 def _encode(source: Path, target: Path, shape: Shape) -> None:
     with av.open(str(target), "w", format="mp4") as out:
-        # The defaults of IP cameras: a keyframe a second, no B-frames.
-        options = {"crf": "21", "g": str(shape.rate_hz), "bf": "0", "preset": "veryfast", "sc_threshold": "0"}
+        options = {**ENCODER, "g": str(shape.rate_hz)}
         video = out.add_stream("libx264", rate=shape.rate_hz, options=options)
         video.width, video.height, video.pix_fmt = shape.width, shape.height, "yuv420p"
         audio = out.add_stream("aac", rate=SOUND_RATE_HZ, layout="mono") if shape.has_sound else None
         count = shape.duration_s * shape.rate_hz
         for number, frame in zip(range(count), _forever(source, shape), strict=False):
+            frame.pict_type = PictureType.NONE  # the source's keyframes are not ours
             frame.pts, frame.time_base = number, Fraction(1, shape.rate_hz)
             out.mux(video.encode(frame))
         out.mux(video.encode(None))

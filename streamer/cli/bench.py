@@ -134,6 +134,36 @@ def memory(
     return None
 
 
+@app.command()
+def effort(
+    films: Annotated[list[Path] | None, typer.Argument(help="Films of yours. Default: a busy and a quiet one.")] = None,
+    config: Config = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """What following activity saves, and what it costs in confidence, against looking at every frame.
+
+    For example: watchword bench effort yard.mp4 gate.mp4
+    """
+    from streamer.bench.effort import measure_effort
+    from streamer.settings import load_settings
+
+    figures = measure_effort(load_settings(config), _say, films or ())
+    if as_json:
+        return _json(figures)
+    rows = []
+    for name, row in figures["films"].items():
+        pairs = [" -> ".join(map(str, row[key])) for key in ("decoded_frames", "encoded_frames")]
+        errors = [f"{row[f'confidence_error_{which}']:.4f}" for which in ("mean", "p99", "max")]
+        rows.append([name, str(row["windows"]), *pairs, f"{row['cpu_ratio']:.2f}", *errors])
+    _table(
+        f"by activity against every frame, {figures['prompts']} prompts",
+        ["film", "windows", "decoded", "encoded", "CPU", "mean error", "p99", "max"],
+        rows,
+    )
+    return None
+
+
 def _say(message: str) -> None:
     sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
