@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from kafka import TopicPartition
+from kafka.partitioner.default import murmur2
 
 from models.encoders import Encoders
 from streamer.event_log import START, EventLog
@@ -134,6 +135,19 @@ class Site:
             "all committed",
             timeout_s=timeout_s,
         )
+
+    def owners(self) -> dict[int, str]:
+        """Who has claimed each partition last."""
+        found: dict[int, str] = {}
+        for number in range(self.settings.kafka.partitions):
+            owner: Any = self.redis.hget(f"{self.prefix}partition:{number}", "owner")
+            if owner is not None:
+                found[number] = owner.decode()
+        return found
+
+    def partition_of(self, stream: str) -> int:
+        """Where a stream's chunks go, by the partitioner that every client of Kafka knows."""
+        return (murmur2(stream.encode()) & 0x7FFFFFFF) % self.settings.kafka.partitions
 
     def dead_letters(self, count: int) -> list[Any]:
         """So many messages of the dead-letter topic."""

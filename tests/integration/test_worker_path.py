@@ -284,20 +284,22 @@ def test_a_still_stream_encodes_few_frames_and_says_nearly_the_same(site: Site, 
             text = page(f"{worker.url}/metrics")[1]
         peaks[age_s] = max(event.peak for event in site.events(stream))
         encoded[age_s] = len(seen.frames)
-        still = _value(text, f'watchword_frames_skipped_total{{reason="still",stream="{stream}"}}', default=0)
-        assert still + encoded[age_s] == _value(text, f'watchword_frames_decoded_total{{stream="{stream}"}}')
-    assert encoded[10.0] <= 3
+        still = _sum(text, "watchword_frames_skipped_total", reason="still")
+        audited = _value(text, "watchword_reuse_confidence_error_count")
+        assert _value(text, f'watchword_frames_decoded_total{{stream="{stream}"}}') == still + encoded[age_s] - audited
+        if audited:  # still frames that were encoded all the same
+            assert _value(text, 'watchword_reuse_confidence_error_bucket{le="0.01"}') == audited
+    assert encoded[10.0] <= 5
     assert encoded[0.0] >= 16 * 7
     assert peaks[10.0] == pytest.approx(peaks[0.0], abs=0.01)
 
 
-def _value(text: str, series: str, default: float | None = None) -> float:
+def _value(text: str, series: str) -> float:
     found = [line.rpartition(" ")[2] for line in text.splitlines() if line.rpartition(" ")[0] == series]
-    if not found and default is not None:
-        return default
     assert found, f"{series} is not there"
     return float(found[0])
 
 
-def _sum(text: str, name: str) -> float:
-    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name}{{"))
+def _sum(text: str, name: str, *, reason: str = "") -> float:
+    series = [line for line in text.splitlines() if line.startswith(f"{name}{{") and f'reason="{reason}' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in series)
