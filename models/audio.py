@@ -1,7 +1,7 @@
 """The `compact` sound encoder: log-mel frames, a small convolutional network, tokens in the text encoder's space.
 
-A token is the mean of AudioSet's class names' embeddings, weighted by how much each is heard beyond the ordinary, with
-a share for silence: so any prompt can be compared with it, and a faint or ordinary sound is near no alarm.
+A token is the mean of AudioSet's class names' embeddings, weighted by how far each is heard beyond the ordinary, and a
+dimension for silence: so any prompt can be compared with it.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from models.runtime import CompiledNet, Precision
 from models.sound_net import CELL_FRAMES, TOKEN_S, SoundNet, cells_of, whole_cells
 
 WEIGHTS = Path(__file__).parent / "weights" / "sound.safetensors"
-SOUND_SHA256 = "79b4f9cc539f22c8e0ba68dc0661e842d88029195590df9f4e5ee7a8d4bb38f9"
-DIM = 384
+SOUND_SHA256 = "61745cfeded504b74c828d6603ec6fd1846033483c805b5497e71f5080f63641"
+DIM = 385  # MiniLM's and one for silence
 RIDGE = 0.1  # of the mean variance
 GRAPH_VERSION = 1  # raised whenever the forward pass changes: compiled graphs are found by it
 MAX_LENGTHS = 4  # lengths of sound that stay compiled
@@ -68,14 +68,14 @@ class SoundText:
     def __init__(self, text: TextEncoder, whitening: Whitening, sha256: str) -> None:
         self.name = f"{text.name}-sounds"
         self.sha256 = hashlib.sha256(f"{text.sha256}{sha256}".encode()).hexdigest()
-        self.dim = text.dim
+        self.dim = text.dim + 1
         self._text = text
         self._whitening = whitening
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Encode ``K`` texts to float32 ``(K, D)``, unit length."""
-        vectors: NDArray[np.float32] = self._whitening(torch.from_numpy(self._text.encode(texts))).numpy()
-        return vectors
+        """Encode ``K`` texts to float32 ``(K, D)``, unit length, the last dimension 0."""
+        vectors = self._whitening(torch.from_numpy(self._text.encode(texts)))
+        return functional.pad(vectors, (0, 1)).numpy().astype(np.float32)
 
 
 def load_sound_net(weights: Path, sha256: str) -> tuple[SoundNet, Whitening]:
@@ -142,7 +142,7 @@ class CompactSounds:
             self._net.backbone.to(torch.bfloat16)
 
     def encode(self, samples: NDArray[np.float32]) -> SoundTokens:
-        """Encode float32 ``(N, M)``, 16 kHz mono, -1..1, to ``(N, U, 384)`` tokens, one each 0.32 s."""
+        """Encode float32 ``(N, M)``, 16 kHz mono, -1..1, to ``(N, U, 385)`` tokens, one each 0.32 s."""
         tokens, whole, _ = self._hear(samples)
         return SoundTokens(tokens, whole)
 

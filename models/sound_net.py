@@ -23,8 +23,9 @@ BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (384, 2))  # channels
 FEATURES = 768
 
 SILENCE_CLASS = 494  # AudioSet's "Silence"
-NOTHING_SHARE = 1.0
-USUAL_SURPRISE = 1.0  # deviations
+SILENCE_WEIGHT = 60.0  # several times what all classes sum up to in ordinary sound
+SURPRISE_GAIN = 0.5  # of all gains tried, 0.5 to 1.5, the best on the rows that training may see
+MAX_EXPONENT = 8.0
 
 
 class Block(nn.Module):
@@ -79,7 +80,7 @@ class SoundNet(nn.Module):
     """Samples to scores and tokens, in one graph.
 
     Args:
-        class_vectors: float32 ``(521, D)``, unit length, the classes' names in the space of the prompts.
+        class_vectors: float32 ``(521, D - 1)``, unit length, the classes' names in the space of the prompts.
     """
 
     class_vectors: torch.Tensor
@@ -108,37 +109,31 @@ class SoundNet(nn.Module):
         """
         logits = logits.float()
         scores = logits.sigmoid()
-        weights = class_weights(scores, (logits - self.logit_mean) / self.logit_deviation)
-        # The whole is one more token: what all of them say together.
-        tokens = sound_tokens(torch.cat((weights, weights.mean(1, keepdim=True)), dim=1), self.class_vectors)
+        surprise = (logits - self.logit_mean) / self.logit_deviation
+        tokens = sound_tokens(scores, surprise, self.class_vectors)
         return tokens[:, :-1], tokens[:, -1], scores
 
 
-def class_weights(scores: torch.Tensor, surprise: torch.Tensor) -> torch.Tensor:
-    """Say how much each class counts in a token: probable, and more so than in ordinary sound.
+def sound_tokens(scores: torch.Tensor, surprise: torch.Tensor, class_vectors: torch.Tensor) -> torch.Tensor:
+    """Turn what is heard into places in the prompts' space.
 
-    The root lets what is probable count beside what is loudest; the surprise keeps classes that are always a little
-    probable, such as speech and music, from drowning the rare ones.
-
-    Args:
-        scores: ``(..., 521)``, 0..1.
-        surprise: ``(..., 521)``, deviations above the class's mean logit.
-    """
-    return scores.sqrt() * (surprise - USUAL_SURPRISE).clamp_min(0)
-
-
-def sound_tokens(weights: torch.Tensor, class_vectors: torch.Tensor) -> torch.Tensor:
-    """Turn class weights into places in the prompts' space.
+    Classes weigh by how far they are beyond the ordinary, not by their score: speech and music always score a little,
+    and would drown the rare classes that a prompt is mostly about.
 
     Args:
-        weights: ``(..., 521)``.
-        class_vectors: ``(521, D)``.
+        scores: ``(..., U, 521)``, 0..1.
+        surprise: ``(..., U, 521)``, deviations above the class's usual logit.
+        class_vectors: ``(521, D - 1)``.
 
     Returns:
-        ``(..., D)``, unit length. "Silence" always weighs `NOTHING_SHARE`: what says little of any class lies there.
+        ``(..., U + 1, D)``, unit length: one a time, then the whole, which is their sum. The last dimension is silence:
+        no prompt has a part in it, so that nothing matches where nothing is heard.
     """
-    nothing = NOTHING_SHARE * class_vectors[SILENCE_CLASS]
-    return functional.normalize(weights @ class_vectors + nothing, dim=-1)
+    weights = (surprise * SURPRISE_GAIN).clamp_max(MAX_EXPONENT).exp()
+    heard = weights @ class_vectors
+    unheard = SILENCE_WEIGHT * scores[..., SILENCE_CLASS : SILENCE_CLASS + 1]
+    tokens = torch.cat((heard, unheard), dim=-1)
+    return functional.normalize(torch.cat((tokens, tokens.mean(-2, keepdim=True)), dim=-2), dim=-1)
 
 
 def cells_of(samples: int) -> int:

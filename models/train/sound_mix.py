@@ -225,7 +225,8 @@ def hum(random: Generator) -> Sound:
     time = _time()
     speed = np.interp(time, np.linspace(0, 2, 4), random.uniform(0.9, 1.15, 4))
     tone = _tone(base * speed, random, 20) * (1 + random.uniform(0, 0.7) * np.sin(2 * np.pi * base / 2 * time))
-    return (tone / np.abs(tone).max() + random.uniform(0, 1) * noise(time.size, random)).astype(np.float32)
+    machine: Sound = (tone / np.abs(tone).max() + random.uniform(0, 1) * noise(time.size, random)).astype(np.float32)
+    return machine
 
 
 def hiss(random: Generator) -> Sound:
