@@ -246,33 +246,41 @@ def default_settings_text() -> str:
     return (Path(__file__).parent.parent / "config" / "default.yaml").read_text(encoding="utf-8")
 
 
-def load_settings(path: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+def load_settings(
+    path: Path | None = None, flags: Mapping[str, Any] | None = None, defaults: Mapping[str, Any] | None = None
+) -> Settings:
     """Merge and check every layer.
 
     Args:
         path: The user's file; None: ``WATCHWORD_CONFIG``, if set.
         flags: Dotted keys from the command line, ``{"kafka.bootstrap": "host:9092"}``.
+        defaults: Dotted keys that a command sets unless the file, the environment or a flag says otherwise.
 
     Raises:
         SettingsError: A file cannot be read, a key is unknown, a value is out of range or contradicts another.
     """
     merged = yaml.safe_load(default_settings_text())
+    _merge_dotted(merged, defaults or {}, "defaults")
     named = path or (Path(os.environ["WATCHWORD_CONFIG"]) if os.environ.get("WATCHWORD_CONFIG") else None)
     if named is not None:
         _merge(merged, _read(named), str(named))
     _merge(merged, _environment(merged), "environment")
-    for dotted, value in (flags or {}).items():
+    _merge_dotted(merged, flags or {}, "flags")
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from error
+
+
+def _merge_dotted(base: dict[str, Any], values: Mapping[str, Any], where: str) -> None:
+    for dotted, value in values.items():
         layer: dict[str, Any] = {}
         here = layer
         *parents, leaf = dotted.split(".")
         for key in parents:
             here = here.setdefault(key, {})
         here[leaf] = value
-        _merge(merged, layer, "flags")
-    try:
-        return Settings(**merged)
-    except ValidationError as error:
-        raise SettingsError(_explain(error)) from error
+        _merge(base, layer, where)
 
 
 def _read(path: Path) -> dict[str, Any]:

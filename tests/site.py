@@ -83,6 +83,12 @@ class Site:
         self.log = EventLog(self.redis, self.prefix)
         prepare_topics(self.settings)
 
+    def add_topic(self, topic: str) -> None:
+        """Read from one more topic."""
+        self.flags["kafka.topics"] = [self.topic, topic]
+        self.settings = load_settings(flags=self.flags)
+        prepare_topics(self.settings)
+
     def send(self, chunks: Iterable[MediaChunk], *, topic: str = "") -> None:
         """Produce chunks, in order."""
         self.send_raw(

@@ -66,10 +66,10 @@ def tail(
         else:
             told = takewhile(lambda entry: _order(entry.id) <= _order(last_id), log.since(since_us or 0))
         events = (entry.event for entry in told if _fits(entry.event, stream, prompt))
-        _print_each(events if count is None else deque(events, maxlen=count), as_json=as_json)
+        print_events(events if count is None else deque(events, maxlen=count), as_json=as_json)
         if is_followed:
             coming = (entry.event for entry in log.follow(last_id) if _fits(entry.event, stream, prompt))
-            _print_each(coming, as_json=as_json)
+            print_events(coming, as_json=as_json)
 
 
 @app.command("list")
@@ -98,7 +98,7 @@ def list_(
     with _log(redis, config) as log:
         found = log.find(limit, stream=stream, prompt=prompt, state=state, since_us=since_us)
     if as_json:
-        _print_each(found, as_json=True)
+        print_events(found, as_json=True)
     else:
         _print_table(found)
 
@@ -171,7 +171,8 @@ def _fits(event: "Event", stream: str, prompt: str) -> bool:
     return fnmatchcase(event.stream, stream) and fnmatchcase(event.prompt.id, prompt)
 
 
-def _print_each(events: "Iterable[Event]", *, as_json: bool) -> None:
+def print_events(events: "Iterable[Event]", *, as_json: bool) -> None:
+    """Print events as they come, until they end or Ctrl-C."""
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -45,10 +45,9 @@ def run(
     from streamer.cli.events import print_events
     from streamer.cli.ingest import parse_rate
     from streamer.errors import UsageError
-    from streamer.ingest.spec import SourceSpec
+    from streamer.ingest.spec import SourceSpec, check_exists
     from streamer.logs import set_up_logging
     from streamer.prompt_files import read_documents
-    from streamer.session import open_session
     from streamer.settings import load_settings
 
     documents: list[dict[str, object]] = [
@@ -62,11 +61,15 @@ def run(
         raise UsageError(f"--broker {broker!r} is not allowed; auto, tansu or kafka is")
     pace = parse_rate(rate)
     specs = {name: SourceSpec(url, rate=pace) for name, url in named_sources(sources).items()}
+    for spec in specs.values():
+        check_exists(spec)
     flags: dict[str, object] = {
         key: value for key, value in (("kafka.bootstrap", kafka), ("redis.url", redis)) if value
     }
-    settings = load_settings(config, {"overload.policy": "lossless", "log.level": "error", **flags})
+    settings = load_settings(config, flags, {"overload.policy": "lossless", "log.level": "error"})
     set_up_logging(settings.log)
+    from streamer.session import open_session
+
     try:
         with open_session(settings, specs, documents, broker=broker) as session:  # type: ignore[arg-type]  # checked
             print_events(session.events(), as_json=as_json)

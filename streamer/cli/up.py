@@ -46,7 +46,6 @@ def up(
     from streamer.local import local_servers
     from streamer.logs import set_up_logging
     from streamer.settings import load_settings
-    from streamer.worker import Worker
 
     if broker not in {"auto", "tansu", "kafka"}:
         raise UsageError(f"--broker {broker!r} is not allowed; auto, tansu or kafka is")
@@ -58,6 +57,8 @@ def up(
     }
     settings = load_settings(config, flags)
     set_up_logging(settings.log)
+    from streamer.worker import Worker  # not before all else is in order: it takes seconds
+
     with ExitStack() as stack:
         running, _ = stack.enter_context(
             local_servers(settings, broker=broker, is_long_run=True, folder=folder)  # type: ignore[arg-type]  # checked

@@ -34,7 +34,6 @@ def worker(
     from streamer.local import prepare_topics
     from streamer.logs import set_up_logging
     from streamer.settings import load_settings
-    from streamer.worker import Worker
 
     flags: dict[str, object] = {
         key: value
@@ -49,6 +48,8 @@ def worker(
             raise UsageError(f"no {name} is named; give --{flag}, or start everything at once with `watchword up`")
     set_up_logging(settings.log)
     prepare_topics(settings)
+    from streamer.worker import Worker  # not before all else is in order: it takes seconds
+
     serve(Worker(settings), as_json=as_json)
 
 

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
 
-from streamer.errors import UsageError
+from streamer.errors import SourceError, UsageError
 from streamer.ingest.redact import redact
 from streamer.media import is_stream_id
 
@@ -68,6 +68,16 @@ def check_url(url: str) -> str:
     if scheme and not _host(url):
         raise UsageError(f"source {redact(url)} names no host; {scheme}://HOST[:PORT]/PATH is expected")
     return url
+
+
+def check_exists(spec: SourceSpec) -> None:
+    """Tell of a file that is not there, before anything is started for it.
+
+    Raises:
+        SourceError: It is not there.
+    """
+    if not spec.scheme and spec.url != STDIN and not Path(spec.url).exists():
+        raise SourceError(f"source {spec.shown} does not exist; check the path")
 
 
 def parse_sources(arguments: Iterable[str]) -> dict[str, str]:
