@@ -1,7 +1,6 @@
 """How many cameras this machine carries in real time, and what a second of one costs."""
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -13,7 +12,8 @@ from typing import Any
 
 from streamer.bench.footage import CAMERA
 from streamer.bench.prompts import distinct_prompts
-from streamer.bench.site import Scrape, Site, start_worker
+from streamer.bench.site import Scrape, Site, said, start_worker
+from streamer.embedded.child import Child
 from streamer.local import local_servers
 from streamer.prompt_store import PromptStore
 from streamer.redis_client import connect_redis
@@ -23,6 +23,7 @@ PROMPTS = 100
 MIXES = {"mixed": 0.25, "quiet": 0.0, "busy": 1.0}  # share of busy cameras
 LIMIT_S = 2.0  # p95 latency under which a number of cameras counts as carried
 _WARM_UP_S = 8.0
+_START_S = 120.0  # films are made the first time
 _STAGES = ("decode", "encode", "align", "track")
 Say = Callable[[str], None]
 
@@ -134,20 +135,14 @@ def playing(site: Site, cameras: int, busy_share: float, duration_s: float) -> I
         "shape": asdict(CAMERA),
         "cameras": films,
     }
-    feeder = subprocess.Popen(
-        [sys.executable, "-m", "streamer.bench.feed"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        if feeder.stdin is not None and feeder.stdout is not None:
-            feeder.stdin.write(json.dumps(orders) + "\n")
-            feeder.stdin.close()
-            feeder.stdout.readline()
-        yield
-    finally:
-        feeder.kill()
-        feeder.wait()
-        if feeder.stdout is not None:
-            feeder.stdout.close()
+    with tempfile.TemporaryDirectory(prefix="watchword-bench-") as folder:
+        command = [sys.executable, "-m", "streamer.bench.feed", json.dumps(orders)]
+        feeder = Child(command, Path(folder) / "feeder.log")
+        try:
+            said(feeder, "playing", _START_S)
+            yield
+        finally:
+            feeder.kill()
 
 
 def _grown(before: Scrape, after: Scrape, name: str, **labels: str) -> float:

@@ -1,4 +1,4 @@
-"""Plays cameras into Kafka: `python -m streamer.bench.feed`, a process of its own, its orders on standard input."""
+"""Plays cameras into Kafka: `python -m streamer.bench.feed ORDERS`, a process of its own, its orders as JSON."""
 
 import json
 import sys
@@ -67,4 +67,4 @@ def fill(
 
 
 if __name__ == "__main__":
-    play(json.loads(sys.stdin.readline()))
+    play(json.loads(sys.argv[1]))

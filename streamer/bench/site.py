@@ -2,26 +2,28 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamer.embedded import BrokerKind, EmbeddedServer
+from streamer.embedded.child import Child
 from streamer.errors import UnavailableError
 from streamer.local import local_servers
 from streamer.prompt_store import PromptStore
 from streamer.redis_client import connect_redis
 from streamer.settings import Settings
 
+_START_S = 300.0  # ten thousand new prompts are embedded first
+_END_S = 20.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -67,10 +69,8 @@ class Site:
 
     settings: Settings
     servers: Sequence[EmbeddedServer]
-    worker: "subprocess.Popen[str]"
+    worker: Child
     metrics_url: str
-    log: Path
-    feeders: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def scrape(self) -> Scrape:
         """The worker's metrics now."""
@@ -78,8 +78,9 @@ class Site:
             with urllib.request.urlopen(self.metrics_url, timeout=10) as answer:  # noqa: S310  # our own loopback URL
                 text = answer.read().decode()
         except OSError as error:
-            tail = self.log.read_text(encoding="utf-8")[-2000:]
-            raise UnavailableError(f"the worker does not answer ({error}); it wrote last:\n{tail}") from error
+            raise UnavailableError(
+                f"the worker does not answer ({error}); it wrote last:\n{self.worker.log_tail()}"
+            ) from error
         samples = {
             (sample.name, frozenset(sample.labels.items())): sample.value
             for family in text_string_to_metric_families(text)
@@ -134,35 +135,28 @@ def open_site(
 @contextmanager
 def start_worker(settings: Settings, servers: Sequence[EmbeddedServer], folder: Path) -> Iterator[Site]:
     """One worker process with these settings."""
-    config, log = folder / "settings.yaml", folder / "worker.log"
+    config = folder / "settings.yaml"
     config.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
-    with log.open("w", encoding="utf-8") as sink:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "streamer", "worker", "--config", str(config), "--metrics-port", "0", "--json"],
-            stdout=subprocess.PIPE,
-            stderr=sink,
-            text=True,
-        )
-    site = Site(settings, servers, worker, "", log)
+    command = [sys.executable, "-m", "streamer", "worker", "--config", str(config), "--metrics-port", "0", "--json"]
+    worker = Child(command, folder / "worker.log")
     try:
-        site.metrics_url = _metrics_url(worker, log)
-        yield site
+        line = said(worker, '{"metrics"', _START_S)
+        yield Site(settings, servers, worker, str(json.loads(line)["metrics"]) + "/metrics")
     finally:
-        for feeder in site.feeders:
-            feeder.kill()
-            feeder.wait()
-        worker.terminate()
-        try:
-            worker.wait(20)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
-        if worker.stdout is not None:
-            worker.stdout.close()
+        worker.terminate(_END_S)
 
 
-def _metrics_url(worker: "subprocess.Popen[str]", log: Path) -> str:
-    line = worker.stdout.readline() if worker.stdout is not None else ""
-    if not line:
-        raise UnavailableError(f"the worker did not start; it wrote last:\n{log.read_text(encoding='utf-8')[-2000:]}")
-    return str(json.loads(line)["metrics"]) + "/metrics"
+def said(child: Child, start: str, timeout_s: float) -> str:
+    """The first line of a child's output that begins so, once it is there.
+
+    Raises:
+        UnavailableError: The child ended, or did not say it in time; with what it wrote last.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        for line in child.log_end().splitlines():
+            if line.startswith(start):
+                return line
+        if child.wait(0.05):
+            break
+    raise UnavailableError(f"a measured process did not get ready; it wrote last:\n{child.log_tail()}")
