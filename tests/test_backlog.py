@@ -1,3 +1,4 @@
+from collections import Counter
 from typing import Literal
 
 import pytest
@@ -84,3 +85,19 @@ def test_bytes_are_counted_down_to_nothing(policy: Literal["live", "lossless"]) 
     drain(backlog)
     assert backlog.size_bytes == 0
     assert len(backlog) == 0
+
+
+def test_streams_that_come_last_in_every_second_fare_like_those_that_come_first() -> None:
+    backlog = Backlog(policy="live", max_bytes=1 << 30, max_age_s=10.0)
+    names = [f"cam-{number}" for number in range(40)]
+    served: Counter[str] = Counter()
+    for second in range(120):
+        for name in names:
+            backlog.put(a_chunk(stream=name, capture_us=second * SECOND_US, offset=second))
+        capacity = 20  # half of what comes
+        while capacity and (item := backlog.take(0)) is not None:
+            if isinstance(item, MediaChunk):
+                served[item.stream] += 1
+                capacity -= 1
+    assert min(served[name] for name in names) >= 30  # of 60 that there are for each
+    assert max(served.values()) <= 90

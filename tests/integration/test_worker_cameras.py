@@ -121,14 +121,13 @@ def test_under_live_overload_chunks_are_skipped_evenly_and_no_stream_is_starved(
     assert [a + b for a, b in zip(skipped, decoded, strict=True)] == [len(rounds)] * 4
     assert min(skipped) > 0
     assert min(decoded) > 0
-    assert max(skipped) - min(skipped) <= 0.35 * len(rounds)
+    assert max(skipped) - min(skipped) <= 0.35 * len(rounds), skipped
 
 
 def _count(text: str, stream: str, result: str) -> int:
-    rows = [
-        row for row in text.splitlines() if row.startswith("watchword_chunks_total{") and f'stream="{stream}"' in row
-    ]
-    return int(sum(float(row.rpartition(" ")[2]) for row in rows if f'result="{result}' in row))
+    rows = [row for row in text.splitlines() if row.startswith("watchword_chunks_total{")]
+    mine = [row for row in rows if f'stream="{stream}"' in row and f'result="{result}' in row]
+    return int(sum(float(row.rpartition(" ")[2]) for row in mine))
 
 
 @pytest.mark.parametrize("is_sound_first", [True, False])
