@@ -5,6 +5,7 @@ dimension for silence: so any prompt can be compared with it.
 """
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,6 +136,7 @@ class CompactSounds:
         self._precision: Precision = precision
         self._threads = threads
         self._compiled: OrderedDict[int, tuple[CompiledNet, CompiledNet]] | None = None
+        self._lock = threading.Lock()
         if runtime == "openvino":
             self._compiled = OrderedDict()
         # On a CPU torch is the reference, so it stays exact unless told otherwise.
@@ -158,7 +160,8 @@ class CompactSounds:
         if self._compiled is None:
             result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = self._net(torch.from_numpy(rows).to(self._device))
             return result
-        front_end, backbone = self._compile(self._compiled, rows.shape[1])
+        with self._lock:
+            front_end, backbone = self._compile(self._compiled, rows.shape[1])
         (frames,) = front_end(rows)
         (logits,) = backbone(frames.numpy())
         return self._net.meaning(logits)
