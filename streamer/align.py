@@ -15,10 +15,14 @@ from models.prompts import PromptEmbeddings, PromptText, embed_prompts
 from streamer.masks import rasterise
 from streamer.prompt_table import PromptTable, TrackedPrompts
 from streamer.prompts import Prompt
-from streamer.types import Alignment, Encoded, Evidence, Fresh, Tokens
+from streamer.types import Alignment, Encoded, Evidence, Fresh, Polygon, Tokens
 
 REPORT_RATIO = 0.5  # from this share of its threshold on, a confidence is exact; under it an estimate will do
 REGION_SHARE = 0.6  # evidence: the fewest cells, most attended first, that hold this share of the attention
+
+_MAX_VIEWS = 4096
+_FINE = 32  # regions are drawn this much finer than cells: drawn on the cells, each would reach a whole cell further
+_CELL_SHARE = 0.25
 
 
 class PromptSet:
@@ -56,6 +60,8 @@ class PromptSet:
         """The prompts as one stream sees them."""
         known = self._views.get(stream)
         if known is None or known[0] != labels:
+            if len(self._views) >= _MAX_VIEWS:  # streams that are gone: those that live are made again
+                self._views.clear()
             known = (labels, self.table.of_stream(stream, labels))
             self._views[stream] = known
         return known[1]
@@ -93,7 +99,7 @@ class PromptEmbedder:
         allowed = np.ones((len(prompts), rows * columns), np.bool_)
         for row, prompt in enumerate(prompts):
             if prompt.region is not None:
-                allowed[row] = rasterise([prompt.region], rows, columns).reshape(-1)
+                allowed[row] = cells_of(prompt.region, rows, columns).reshape(-1)
         return torch.from_numpy(allowed)
 
 
@@ -223,6 +229,13 @@ class _Remembering:
         """Forget every other text."""
         for text in self._known.keys() - used:
             del self._known[text]
+
+
+def cells_of(region: Polygon, rows: int, columns: int) -> NDArray[np.bool_]:
+    """The cells, ``(rows, columns)``, of which a region covers a fair part; at least the one it covers most of."""
+    fine = rasterise([region], rows * _FINE, columns * _FINE)
+    share = fine.reshape(rows, _FINE, columns, _FINE).mean(axis=(1, 3))
+    return np.asarray(share >= min(_CELL_SHARE, float(share.max())))
 
 
 def region_of(grid: NDArray[np.float64]) -> tuple[float, float, float, float]:
