@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from streamer.embedded import BrokerKind, EmbeddedRedis, EmbeddedServer, TansuBroker, choose_broker
+from streamer.embedded import BrokerKind, EmbeddedRedis, EmbeddedServer, choose_broker
 from streamer.kafka_client import DEAD_LETTER_ROOM_BYTES, ensure_topics, topic_facts
 from streamer.settings import Settings
 
 _RETENTION_S = 3600.0
 _RETENTION_BYTES = 1 << 30
-_TANSU_SESSION_S = 2.0
 _SESSION_TIMEOUT_S = 2.0  # a group's first member waits half of this on Tansu
 
 

@@ -35,7 +35,6 @@ class Kafka(_Section):
     topics: Annotated[tuple[str, ...], Field(min_length=1)]
     dead_topic: str
     group: str
-    session_timeout_s: Positive
     partitions: Count
     message_max_bytes: Count
     poll_max_bytes: Count

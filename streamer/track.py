@@ -27,7 +27,6 @@ from streamer.prompts import Prompt
 from streamer.track_state import NEVER_US, PromptState, Run, StreamState
 from streamer.types import EventState, Evidence, Position, PromptNote, Transition
 
-
 LEAST_RISE = 0.005  # of the peak: less is no news, and would hang on how a batch was put together
 
 

@@ -70,7 +70,8 @@ class Decoded:
         chunk: Where it came from; its payload is kept for snapshots.
         start_us: Capture time of the first sample of either modality.
         end_us: Capture time of the end (exclusive).
-        picture_end_us: Up to where the pictures reach: sound may reach further in a chunk of both. ``start_us`` without any.
+        picture_end_us: Up to where the pictures reach: sound may reach further in a chunk of both. ``start_us`` without
+            any.
         pixels: uint8 ``(N, H, W, 3)``, RGB, at the encoder's size, the stream's mask already blacked out.
         times_us: int64 ``(N,)``, capture times, ascending.
         thumbs: uint8 ``(N, THUMB_SIDE, THUMB_SIDE)``, luma of ``pixels``.

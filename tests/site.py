@@ -57,7 +57,7 @@ def chunks_of(path: Path, stream: str, *, start_us: int = START_US, is_whole: bo
 class Site:
     """One Kafka topic and one Redis prefix of a test's own."""
 
-    def __init__(self, bootstrap: str, redis_url: str, folder: Path, *, partitions: int = 2, **flags: object) -> None:
+    def __init__(self, bootstrap: str, redis_url: str, folder: Path, *, partitions: int = 2, **flags: Any) -> None:
         name = uuid.uuid4().hex[:10]
         self.prefix, self.topic, self.dead_topic = f"t-{name}:", f"media.{name}", f"dead.{name}"
         self.flags: dict[str, object] = {
@@ -153,7 +153,7 @@ class Site:
 
     def partition_of(self, stream: str) -> int:
         """Where a stream's chunks go, by the partitioner that every client of Kafka knows."""
-        return (murmur2(stream.encode()) & 0x7FFFFFFF) % self.settings.kafka.partitions
+        return int(murmur2(stream.encode()) & 0x7FFFFFFF) % self.settings.kafka.partitions
 
     def dead_letters(self, count: int) -> list[Any]:
         """So many messages of the dead-letter topic."""
@@ -174,7 +174,7 @@ class Site:
             consumer.close()
 
     @contextlib.contextmanager
-    def worker(self, encoders: Encoders | None = None, **flags: object) -> Iterator[Worker]:
+    def worker(self, encoders: Encoders | None = None, **flags: Any) -> Iterator[Worker]:
         """A worker in a thread, ready."""
         flags = {name.replace("__", "."): value for name, value in flags.items()}
         worker = Worker(load_settings(flags=self.flags | flags), encoders or colour_encoders())

@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +13,7 @@ from streamer.encode import EncodeStage
 from streamer.prompts import Prompt, parse_prompt
 from streamer.types import Batch, Tokens, Window
 from tests.builders import SECOND_US, a_window
-from tests.colours import colour_encoders
+from tests.colours import Words, colour_encoders
 
 RED, GREY = (230, 10, 10), (110, 110, 110)
 GRID = (7, 7)
@@ -110,10 +113,15 @@ def test_when_prompts_change_frames_seen_before_are_scored_with_the_new_ones() -
 
 
 def test_a_text_is_embedded_once_for_as_long_as_a_prompt_uses_it() -> None:
-    encoders = colour_encoders()
     asked: list[str] = []
-    encode = encoders.picture_text.encode
-    encoders.picture_text.encode = lambda texts: (asked.extend(texts), encode(texts))[1]  # type: ignore[method-assign]
+
+    class Asked(Words):
+        def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            asked.extend(texts)
+            return super().encode(texts)
+
+    words = Asked()
+    encoders = replace(colour_encoders(), picture_text=words, sound_text=words)
     embedder = PromptEmbedder(encoders, PRIOR)
     for generation, texts in enumerate((["red"], ["red", "blue"], ["blue"], ["red"])):
         embedder.embed(generation, [a_prompt(text) for text in texts])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.backlog import Backlog, Revoked, Skipped
+from streamer.backlog import Backlog, Item, Revoked, Skipped
 from streamer.types import MediaChunk
 from tests.builders import SECOND_US, a_chunk
 
@@ -16,8 +16,8 @@ def a_backlog(
     return Backlog(policy=policy, max_bytes=max_bytes, max_age_s=max_age_s)
 
 
-def drain(backlog: Backlog) -> list[object]:
-    items = []
+def drain(backlog: Backlog) -> list[Item]:
+    items: list[Item] = []
     while (item := backlog.take(0)) is not None:
         items.append(item)
     return items
@@ -25,7 +25,7 @@ def drain(backlog: Backlog) -> list[object]:
 
 def test_items_come_out_in_order_of_arrival() -> None:
     backlog = a_backlog()
-    items = [a_chunk(stream="a"), Revoked(3), a_chunk(stream="b")]
+    items: list[Item] = [a_chunk(stream="a"), Revoked(3), a_chunk(stream="b")]
     for item in items:
         backlog.put(item)
     assert drain(backlog) == items

@@ -1,18 +1,19 @@
 """`watchword run`: everything in one process tree, until the sources end."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
-def run(
+def run(  # noqa: PLR0913, PLR0917  # one argument an option
     sources: Annotated[
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Files, folders of pictures, rtsp:// and http:// URLs, /dev/video0, or - for MPEG-TS on standard input;"
-            " NAME=SOURCE to name the stream.",
+            help="Files, folders of pictures, rtsp:// and http:// URLs, /dev/video0, or - for MPEG-TS on standard"
+            " input; NAME=SOURCE to name the stream.",
         ),
     ],
     prompt: Annotated[
@@ -50,7 +51,7 @@ def run(
     from streamer.prompt_files import read_documents
     from streamer.settings import load_settings
 
-    documents: list[dict[str, object]] = [
+    documents: list[Mapping[str, object] | str] = [
         {"text": text} | ({} if threshold is None else {"threshold": threshold}) for text in prompt or ()
     ]
     if prompts is not None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 
-def up(
+def up(  # noqa: PLR0913  # one argument an option
     sources: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME=URL...]", help="Cameras to ingest right away.")
     ] = None,
@@ -83,10 +83,12 @@ def up(
             "metrics": f"{working.url}/metrics",
             "api": None,
         }
-        announce = threading.Thread(
-            target=lambda: working.wait_ready() and _say(addresses, as_json=as_json), name="announce", daemon=True
-        )
-        announce.start()
+
+        def announce() -> None:
+            if working.wait_ready():
+                _say(addresses, as_json=as_json)
+
+        threading.Thread(target=announce, name="announce", daemon=True).start()
         working.run()
 
 

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,8 @@ from tests.site import START_US, Site, chunks_of, page, until
 from tests.worker_process import slow_encoders
 
 
-def camera_site(broker: str, redis_url: str, folder: Path, **flags: object) -> Site:
-    quick: dict[str, object] = {
+def camera_site(broker: str, redis_url: str, folder: Path, **flags: Any) -> Site:
+    quick: dict[str, Any] = {
         "system__enabled": True,
         "system__silent_after_s": 1.5,
         "system__hold_s": 2.0,

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -251,7 +252,7 @@ def test_events_do_not_hang_on_batches_or_on_the_order_of_streams(
     prepare(site)
     streams = [chunks_of(film, stream) for stream in ("gate", "yard")]
     sent = list(itertools.chain(*(streams if order else reversed(streams))))
-    flags: dict[str, object] = {"batch__max_frames": 1 if order else 256, "batch__max_wait_s": 0 if order else 1.0}
+    flags: dict[str, Any] = {"batch__max_frames": 1 if order else 256, "batch__max_wait_s": 0 if order else 1.0}
     with site.worker(**flags), site.worker(**flags):
         site.send(sent)
         site.wait_done()
