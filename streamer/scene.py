@@ -69,7 +69,7 @@ def _burn(heat: NDArray[np.float32], strength: float, rng: np.random.Generator) 
         drift = int(rng.integers(-1, 2))
         risen = np.empty_like(heat)
         risen[:-1] = np.roll(heat[1:], drift, axis=1)
-        risen[-1] = seed * rng.uniform(0.75, 1.0, columns).astype(np.float32)
+        risen[-1] = seed * rng.uniform(0.75, 1.0, (columns,)).astype(np.float32)
         cooled = risen - rng.uniform(0.0, 0.034, heat.shape).astype(np.float32)
         heat = np.asarray(cv2.blur(np.clip(cooled, 0, 1), (3, 1)), np.float32)
     return heat

@@ -22,6 +22,7 @@ _COMMIT_INTERVAL_S = 1.0  # offsets in the group are for tools that show lag; th
 _RETRY_S = 1.0
 _LOST_S = 4.0  # longer than a member that woke up needs to hear from the group that its partitions are gone
 _BEHIND_S = 5.0
+_UNPAUSED_S = 1.0  # after a pause the end of a partition is not known before the next fetch
 _LEAVE_S = 5.0
 
 _Change = tuple[Literal["assigned", "revoked", "lost"], frozenset[TopicPartition]]
@@ -62,8 +63,10 @@ class ChunkSource:
         self._has_joined = False
         self._not_before_s: dict[int, float] = {}  # partition to when it may be claimed
         self._next: dict[TopicPartition, int] = {}  # the offset after the last one that was delivered
-        self._busy_s: dict[int, float] = {}  # partition to when it last delivered, or was paused
+        self._busy_s: dict[int, float] = {}  # partition to when it last delivered
+        self._paused_s = float("-inf")  # when reading was paused last
         self._is_away = False
+        self._is_closed = False
         self._committed: dict[TopicPartition, OffsetAndMetadata] = {}
         self._committed_lock = threading.Lock()
         self._next_commit_s = 0.0
@@ -129,7 +132,13 @@ class ChunkSource:
         self._thread.join(timeout_s)
 
     def close(self, *, is_hasty: bool = False) -> None:
-        """Tell the group what was processed and leave it; in haste, only leave."""
+        """Tell the group what was processed and leave it; in haste, only leave. A second call does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(_LEAVE_S)
         try:
             if not is_hasty:
                 self._commit(is_final=True)
@@ -159,7 +168,7 @@ class ChunkSource:
         if paused - wanted:
             self._consumer.resume(*(paused - wanted))
         if is_paused:
-            self._busy_s = dict.fromkeys(self._owned, time.monotonic())
+            self._paused_s = time.monotonic()
         try:
             polled = self._consumer.poll(timeout_ms=_POLL_MS)
         except KafkaError as error:
@@ -239,7 +248,7 @@ class ChunkSource:
             # The end may be a marker that no consumer is ever given, so lately nothing means: all was read.
             if end > read and now_s - self._busy_s.get(place.partition, 0.0) < _BEHIND_S:
                 behind.add(place.partition)
-        if self._held.is_set():
+        if now_s - self._paused_s < _UNPAUSED_S:
             behind.update(self._owned)
         self._lag, self._behind = lag, frozenset(behind)
 

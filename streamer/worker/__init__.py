@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import structlog
 from prometheus_client import CollectorRegistry
+from redis import Redis
 
 from models.calibrate import PRIOR, Calibrations
 from models.encoders import Encoders
@@ -69,10 +70,11 @@ class Worker:
             self._registry, max_streams=settings.metrics.max_streams, max_prompts=settings.metrics.max_prompts
         )
         self._ready = Conditions(("models", "prompts"))
-        self._alive = Conditions()
         self._away: set[str] = set()  # who finds Redis away: the outbox, the pulse
         self._away_lock = threading.Lock()
         self._is_kafka_away = False
+        self._active: frozenset[str] = frozenset()
+        self._removed: frozenset[str] = frozenset()
         self._cleanup = contextlib.ExitStack()
         try:
             self._wire(encoders)
@@ -135,105 +137,122 @@ class Worker:
             self._cleanup.close()
 
     def _wire(self, encoders: Encoders | None) -> None:
-        settings, cleanup = self._settings, self._cleanup
-        self._health = cleanup.enter_context(
-            HealthServer(
-                self._registry, self._ready, alive=self._alive, host=settings.metrics.host, port=settings.metrics.port
-            )
-        )
-        redis = connect_redis(settings.redis.url)
-        cleanup.callback(redis.close)
-        with reaching(redis):
-            redis.ping()
-        limits = EventLimits(settings.events.max_length, settings.events.max_age_s, settings.events.snapshot_ttl_s)
-        self._emitter = Emitter(redis, settings.redis.prefix, limits)
-        self._encoders = encoders or self._load()
-        self._ready.meet("models")
-        device = pick_device(settings.encode.device)
-        for model in (self._encoders.picture, self._encoders.sound):
-            self._metrics.model(model.name, model.sha256, device)
-        self._backlog = Backlog(
-            policy=settings.overload.policy,
-            max_bytes=2 * settings.kafka.poll_max_bytes,
-            max_age_s=settings.overload.max_age_s,
-        )
-        self._source = ChunkSource(
-            make_consumer(
-                settings.kafka.bootstrap,
-                group=settings.kafka.group,
-                message_max_bytes=settings.kafka.message_max_bytes,
-                poll_max_bytes=settings.kafka.poll_max_bytes,
-                session_timeout_s=settings.kafka.session_timeout_s,
-            ),
-            settings.kafka.topics,
-            self._backlog,
-            self._emitter.claim,
-            max_future_s=settings.decode.max_future_s,
-        )
-        self._ready.watch("partitions", self._source.why_not_ready)
-        producer = BoundedProducer(
-            settings.kafka.bootstrap, message_max_bytes=settings.kafka.message_max_bytes + DEAD_LETTER_ROOM_BYTES
-        )
-        cleanup.callback(_close_producer, producer)
-        self._outbox = Outbox(
-            self._emitter,
-            DeadLetters(producer, settings.kafka.dead_topic),
-            depth=_OUTBOX_DEPTH,
-            on_written=self._written,
-            on_lost=self._source.reclaim,
-            on_away=lambda is_away: self._redis_away("outbox", is_away=is_away),
-        )
-        cleanup.callback(self._outbox.abandon)
-        embedder = PromptEmbedder(self._encoders, PRIOR)
-        follower = cleanup.enter_context(PromptFollower(PromptStore(redis, settings.redis.prefix)))
-        self._prompts = PromptSets(follower, embedder, on_change=self._prompts_changed)
-        cleanup.callback(self._prompts.close)
-        align = AlignStage(lambda: self._prompts.current, PRIOR, self._encoders.picture.grid)
-        self._watching = Watching(redis, settings, self._metrics)
-        cleanup.callback(self._watching.close)
-        self._pool = ThreadPoolExecutor(settings.decode.threads, thread_name_prefix="decode")
-        cleanup.callback(self._pool.shutdown, wait=False, cancel_futures=True)
-        window = settings.window
-        encode = EncodeStage(
-            self._encoders,
-            device=device,
-            hop_s=window.hop_s,
-            reuse_max_age_s=settings.encode.reuse_max_age_s,
-            reuse_noise=settings.encode.reuse_noise,
-        )
+        """Put the parts together; none of them runs yet. What was opened is closed in the opposite order."""
+        redis = self._open_servers()
+        self._open_models(encoders)
+        self._wire_source()
+        self._wire_results(redis)
+        self._wire_prompts(redis)
+        self._wire_pipeline()
         self._pulse = Pulse(
-            bootstrap=settings.kafka.bootstrap,
+            bootstrap=self._settings.kafka.bootstrap,
             redis=redis,
             source=self._source,
-            encode=encode,
+            encode=self._encode,
             emitter=self._emitter,
             metrics=self._metrics,
             on_kafka=self._kafka_answers,
             on_redis=lambda is_up: self._redis_away("pulse", is_away=not is_up),
         )
-        cleanup.callback(self._pulse.close)
+        self._cleanup.callback(self._pulse.close)
+
+    def _open_servers(self) -> Redis:
+        settings = self._settings
+        host, port = settings.metrics.host, settings.metrics.port
+        self._health = HealthServer(self._registry, self._ready, host=host, port=port)
+        self._cleanup.enter_context(self._health)
+        redis = connect_redis(settings.redis.url)
+        self._cleanup.callback(redis.close)
+        with reaching(redis):
+            redis.ping()
+        limits = EventLimits(settings.events.max_length, settings.events.max_age_s, settings.events.snapshot_ttl_s)
+        self._emitter = Emitter(redis, settings.redis.prefix, limits)
+        return redis
+
+    def _open_models(self, encoders: Encoders | None) -> None:
+        self._encoders = encoders or self._load()
+        self._device = pick_device(self._settings.encode.device)
+        for model in (self._encoders.picture, self._encoders.sound):
+            self._metrics.model(model.name, model.sha256, self._device)
+        self._ready.meet("models")
+
+    def _wire_source(self) -> None:
+        settings, kafka = self._settings, self._settings.kafka
+        self._backlog = Backlog(
+            policy=settings.overload.policy,
+            max_bytes=2 * kafka.poll_max_bytes,
+            max_age_s=settings.overload.max_age_s,
+        )
+        consumer = make_consumer(
+            kafka.bootstrap,
+            group=kafka.group,
+            message_max_bytes=kafka.message_max_bytes,
+            poll_max_bytes=kafka.poll_max_bytes,
+            session_timeout_s=kafka.session_timeout_s,
+        )
+        self._source = ChunkSource(
+            consumer,
+            kafka.topics,
+            self._backlog,
+            self._emitter.claim,
+            max_future_s=settings.decode.max_future_s,
+        )
+        self._cleanup.callback(self._source.close, is_hasty=True)
+        self._ready.watch("partitions", self._source.why_not_ready)
+
+    def _wire_results(self, redis: Redis) -> None:
+        kafka = self._settings.kafka
+        limit = kafka.message_max_bytes + DEAD_LETTER_ROOM_BYTES
+        producer = BoundedProducer(kafka.bootstrap, message_max_bytes=limit)
+        self._cleanup.callback(_close_producer, producer)
+        self._outbox = Outbox(
+            self._emitter,
+            DeadLetters(producer, kafka.dead_topic),
+            depth=_OUTBOX_DEPTH,
+            on_written=self._written,
+            on_lost=self._source.reclaim,
+            on_away=lambda is_away: self._redis_away("outbox", is_away=is_away),
+        )
+        self._cleanup.callback(self._outbox.abandon)
+        self._watching = Watching(redis, self._settings, self._metrics)
+        self._cleanup.callback(self._watching.close)
+
+    def _wire_prompts(self, redis: Redis) -> None:
+        follower = PromptFollower(PromptStore(redis, self._settings.redis.prefix))
+        embedder = PromptEmbedder(self._encoders, PRIOR)
+        self._cleanup.callback(follower.close)
+        self._prompts = PromptSets(follower, embedder, on_change=self._prompts_changed)
+        self._cleanup.callback(self._prompts.close)
+        follower.start()
+
+    def _wire_pipeline(self) -> None:
+        settings, window = self._settings, self._settings.window
+        self._pool = ThreadPoolExecutor(settings.decode.threads, thread_name_prefix="decode")
+        self._cleanup.callback(self._pool.shutdown, wait=False, cancel_futures=True)
+        self._encode = EncodeStage(
+            self._encoders,
+            device=self._device,
+            hop_s=window.hop_s,
+            reuse_max_age_s=settings.encode.reuse_max_age_s,
+            reuse_noise=settings.encode.reuse_noise,
+        )
+        align = AlignStage(lambda: self._prompts.current, PRIOR, self._encoders.picture.grid)
+        model, key = model_of(self._encoders, PRIOR), self._emitter.snapshot_key
         self._pipeline = Pipeline(
             backlog=self._backlog,
             decode=self._decode,
             depth=settings.decode.queue_chunks,
             windower=Windower(window.span_s, window.hop_s, window.join_wait_s, window.idle_flush_s, time.monotonic),
             batcher=Batcher(settings.batch.max_frames, settings.batch.max_wait_s),
-            encode=encode,
+            encode=self._encode,
             align=align,
-            tracking=Tracking(
-                settings,
-                align,
-                model_of(self._encoders, PRIOR),
-                self._emitter.snapshot_key,
-                self._watching,
-                self._metrics,
-            ),
+            tracking=Tracking(settings, align, model, key, self._watching, self._metrics),
             outbox=self._outbox,
             is_behind=self._source.is_behind,
             watching=self._watching,
             metrics=self._metrics,
         )
-        cleanup.callback(self._pipeline.close)
+        self._cleanup.callback(self._pipeline.close)
 
     def _load(self) -> Encoders:
         encode = self._settings.encode
@@ -290,8 +309,12 @@ class Worker:
             self._ready.fail("kafka", "kafka does not answer; the place is kept, nothing is lost")
             _log.warning("kafka is away")
 
-    def _prompts_changed(self, active: int) -> None:
-        self._metrics.prompts_active(active)
+    def _prompts_changed(self, active: frozenset[str]) -> None:
+        removed = self._active - active
+        for prompt_id in (removed | self._removed) - active:  # once more, for the last of its events came after it
+            self._metrics.forget_prompt(prompt_id)
+        self._active, self._removed = active, removed
+        self._metrics.prompts_active(len(active))
         self._ready.meet("prompts")
 
     def _raise_failures(self) -> None:

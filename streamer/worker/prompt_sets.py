@@ -19,10 +19,12 @@ class PromptSets:
     Args:
         follower: Where prompts come from.
         embedder: Makes a set; slow where texts are new.
-        on_change: Called with the number of enabled prompts.
+        on_change: Called with the ids of the enabled prompts, once they are in force.
     """
 
-    def __init__(self, follower: PromptFollower, embedder: PromptEmbedder, *, on_change: Callable[[int], None]) -> None:
+    def __init__(
+        self, follower: PromptFollower, embedder: PromptEmbedder, *, on_change: Callable[[frozenset[str]], None]
+    ) -> None:
         self._follower = follower
         self._embedder = embedder
         self._on_change = on_change
@@ -64,4 +66,4 @@ class PromptSets:
                 _log.error("prompts not embedded, the last ones stay in force", error=str(error))
                 self._stopping.wait(1.0)
                 continue
-            self._on_change(len(enabled))
+            self._on_change(frozenset(prompt.id for prompt in enabled))
