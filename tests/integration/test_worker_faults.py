@@ -67,7 +67,7 @@ def some_open(site: Site) -> bool:
     return any((event_id, "closed") not in states for event_id, state in states if state == "open")
 
 
-@pytest.mark.parametrize("kills", [("ready",), ("open",), ("open", "committed", "committed")])
+@pytest.mark.parametrize("kills", [("ready",), ("open",), ("open", "committed")])
 def test_a_worker_that_is_killed_and_started_again_says_everything_once(
     broker: str, redis_url: str, tmp_path: Path, film: Path, undisturbed: list[tuple[str, str]], kills: tuple[str, ...]
 ) -> None:
