@@ -30,3 +30,5 @@ def set_up_logging(settings: Log) -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(stream=sys.stderr, level=max(level, logging.ERROR), format="%(name)s: %(message)s")
+    if level > logging.DEBUG:  # several lines a second while a broker is away; what matters of it is raised to us
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)
