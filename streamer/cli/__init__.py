@@ -10,7 +10,7 @@ from streamer.errors import UsageError, WatchwordError
 _EPILOG = """
 Examples:
 
-  watchword run street.mp4 --prompt "a person riding a bicycle"     one file, events on the terminal
+  watchword run street.mp4 --prompt bicycle                         one file, events on the terminal
 
   watchword up                                                      servers and a worker on this machine
 

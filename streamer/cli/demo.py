@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from streamer.events import Event
     from streamer.session import Progress
 
-_BAR = 24
+_BAR = 20
 _COLOURS = {"info": "cyan", "warning": "yellow", "critical": "bold red"}
 
 
@@ -102,20 +102,24 @@ def _cameras(progress: "Progress", script: "Script") -> "RenderableType":
 def _prompts(progress: "Progress", script: "Script") -> "RenderableType":
     from rich.table import Table
 
+    from streamer.prompts import slug
+
     names = list(script.sources)
     table = Table("prompt", *names, box=None, pad_edge=False, expand=True)
+    thresholds = {slug(str(prompt["text"])): float(str(prompt.get("threshold", 0.5))) for prompt in script.prompts}
     ids = sorted({prompt for found in progress.confidences.values() for prompt in found})
     for prompt in ids:
-        bars = [_bar(progress.confidences.get(name, {}).get(prompt)) for name in names]
-        table.add_row(f"[bold]{prompt}[/]", *bars)
+        threshold = thresholds.get(prompt, 0.5)
+        bars = [_bar(progress.confidences.get(name, {}).get(prompt), threshold) for name in names]
+        table.add_row(f"[bold]{prompt}[/] [dim]from {threshold:g}[/]", *bars)
     return table
 
 
-def _bar(confidence: float | None) -> str:
+def _bar(confidence: float | None, threshold: float) -> str:
     if confidence is None:
         return "[dim]-[/]"
     filled = round(confidence * _BAR)
-    colour = "red" if confidence >= 0.5 else "cyan"
+    colour = "red" if confidence >= threshold else "cyan"
     return f"[{colour}]{'█' * filled}[/][dim]{'░' * (_BAR - filled)}[/] {confidence:.2f}"
 
 

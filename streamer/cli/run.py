@@ -37,7 +37,7 @@ def run(  # noqa: PLR0913, PLR0917  # one argument an option
 
     For example:
 
-    watchword run street.mp4 --prompt "a person riding a bicycle"
+    watchword run street.mp4 --prompt bicycle
 
     watchword run yard=rtsp://10.0.0.7/stream -p fire -p "glass breaking" --json
 

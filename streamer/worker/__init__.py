@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import structlog
 from prometheus_client import CollectorRegistry
 from redis import Redis
@@ -30,7 +31,7 @@ from streamer.prompt_store import PromptStore
 from streamer.redis_client import connect_redis, reaching
 from streamer.settings import Settings
 from streamer.source import ChunkSource
-from streamer.types import Decoded, MediaChunk
+from streamer.types import SAMPLE_RATE_HZ, Decoded, MediaChunk
 from streamer.window import Windower
 from streamer.worker.dead_letters import DeadLetters
 from streamer.worker.outbox import Commit, Outbox
@@ -174,7 +175,15 @@ class Worker:
         self._device = pick_device(self._settings.encode.device)
         for model in (self._encoders.picture, self._encoders.sound):
             self._metrics.model(model.name, model.sha256, self._device)
+        self._warm_up()
         self._ready.meet("models")
+
+    def _warm_up(self) -> None:
+        """One picture and one stretch of silence: runtimes compile what they lack on first use."""
+        size = self._encoders.picture.size
+        self._encoders.picture.encode(np.zeros((1, size, size, 3), np.uint8))
+        stretch = round(self._settings.window.hop_s * SAMPLE_RATE_HZ)
+        self._encoders.sound.encode(np.zeros((1, stretch), np.float32))
 
     def _wire_source(self) -> None:
         settings, kafka = self._settings, self._settings.kafka
