@@ -268,7 +268,7 @@ class Tracking:
             "track": now_s - timing.aligned_s,
         }
         stages["window"] = capture_to_event_s - sum(stages.values())
-        if change.state is EventState.OPEN and window.has_picture and window.times_us.size:
+        if change.state is not EventState.CLOSED and window.has_picture and window.times_us.size:
             if change.evidence is None:  # dark and frozen: the camera's own state, to be seen on any frame
                 change = replace(change, media=_position(window))
             outcome.snapshots[change.id] = _drawer(window, change, self._settings)
