@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from kafka import TopicPartition
 
-from streamer.embedded import BrokerKind
+from streamer.embedded import CHECK_INTERVAL_S, BrokerKind, EmbeddedServer, check
 from streamer.errors import SourceError, UnavailableError
-from streamer.event_log import EventLog
+from streamer.event_log import Entry, EventLog
 from streamer.events import Event
 from streamer.ingest.counters import SourceFacts
 from streamer.ingest.ingestor import Ingestor
@@ -46,8 +46,12 @@ class Progress:
 class Session:
     """Watches sources for prompts until they end. Made by `open_session`."""
 
-    def __init__(self, settings: Settings, sources: Mapping[str, SourceSpec]) -> None:
+    def __init__(
+        self, settings: Settings, sources: Mapping[str, SourceSpec], servers: Sequence[EmbeddedServer] = ()
+    ) -> None:
         self.settings = settings
+        self._servers = servers
+        self._next_check_s = 0.0
         self._redis = connect_redis(settings.redis.url)
         self._log = EventLog(self._redis, settings.redis.prefix)
         self._board = LiveBoard(self._redis, settings.redis.prefix, settings.events.live_ttl_s)
@@ -82,11 +86,11 @@ class Session:
             on_wait: Called while nothing comes, some times a second.
 
         Raises:
-            WatchwordError: The worker failed, or every source did.
+            WatchwordError: The worker or a server of ours failed, or a source did.
         """
         ends: Mapping[TopicPartition, int] | None = None
         while True:
-            self._last_id, entries = self._log.read(self._last_id, block_s=_POLL_S)
+            entries = self._read(block_s=_POLL_S)
             for entry in entries:
                 yield entry.event
             on_wait()
@@ -109,11 +113,19 @@ class Session:
     def _rest(self) -> Iterator[Event]:
         """What was committed between the last look and now."""
         while True:
-            self._last_id, entries = self._log.read(self._last_id)
+            entries = self._read()
             if not entries:
                 return
             for entry in entries:
                 yield entry.event
+
+    def _read(self, block_s: float = 0.0) -> list[Entry]:
+        try:
+            self._last_id, entries = self._log.read(self._last_id, block_s=block_s)
+        except UnavailableError:
+            check(self._servers)  # says more, where it is one of ours that has ended
+            raise
+        return entries
 
     def _work(self) -> None:
         try:
@@ -122,6 +134,10 @@ class Session:
             self._failure = error
 
     def _raise_failure(self) -> None:
+        has_failed = self._failure is not None or not self._working.is_alive()
+        if has_failed or time.monotonic() >= self._next_check_s:
+            check(self._servers)  # first: a worker's error may be only that a server has ended
+            self._next_check_s = time.monotonic() + CHECK_INTERVAL_S
         if self._failure is not None:
             raise self._failure
         if not self._working.is_alive():
@@ -182,10 +198,10 @@ def open_session(
         PromptError: A prompt is refused.
         UnavailableError: A server does not start or answer.
     """
-    with local_servers(settings, broker=broker, is_long_run=False) as (running, _):
+    with local_servers(settings, broker=broker, is_long_run=False) as (running, servers):
         if prompts:
             redis = connect_redis(running.redis.url)
             PromptStore(redis, running.redis.prefix).import_many(prompts)
             redis.close()
-        with Session(running, sources) as session:
+        with Session(running, sources, servers) as session:
             yield session

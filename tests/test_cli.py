@@ -1,13 +1,19 @@
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from streamer.emit import Emitter, EventLimits
+from streamer.redis_client import connect_redis
+from tests.event_builders import SECOND_US, START_US, a_transition, an_event
 from tests.footage import bikes
 
 WATCHWORD = str(Path(sys.executable).with_name("watchword"))
@@ -46,6 +52,57 @@ def test_the_help_of_every_command_works_without_anything_slow() -> None:
     assert shown.stdout.count("Usage:") >= 20
     for command in ("run", "up", "ingest", "worker", "prompts add", "events tail", "why", "bench", "doctor"):
         assert f"watchword {command}" in shown.stdout or f" {command} " in shown.stdout
+
+
+def test_alone_it_shows_its_help_with_every_command_in_its_panel() -> None:
+    shown = watchword()
+    assert shown.returncode == 2
+    assert shown.stderr == ""
+    shown_names = re.findall(r"^│ ([a-z]+) ", shown.stdout, re.MULTILINE)
+    begin, run, watch = ["demo", "doctor"], ["run", "up", "ingest", "worker"], ["prompts", "events", "streams", "why"]
+    assert shown_names == [*begin, *run, *watch, "evaluate", "bench"]
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_the_examples_of_the_help_stand_on_one_line_each(width: str) -> None:
+    environment = os.environ | {"NO_COLOR": "1", "COLUMNS": width}
+    shown = subprocess.run([WATCHWORD, "--help"], capture_output=True, text=True, env=environment, check=True)
+    examples = [line.strip() for line in shown.stdout.partition("Examples:")[2].splitlines() if "watchword " in line]
+    assert len(examples) == 6
+    assert all(len(example.split("  ")) > 1 for example in examples), "the explanation went to the next line"
+
+
+def test_it_tells_its_version() -> None:
+    shown = watchword("--version")
+    assert shown.returncode == 0
+    assert shown.stdout == f"watchword {version('watchword')}\n"
+
+
+@pytest.mark.parametrize("arguments", [["events", "tail", "--json"], ["events", "tail", "-n", "2000"]])
+def test_a_reader_that_leaves_early_ends_it_quietly(arguments: Sequence[str], redis_url: str, prefix: str) -> None:
+    redis = connect_redis(redis_url)
+    emitter = Emitter(redis, prefix, EventLimits(10_000, 3600, 60))
+    events = [an_event(a_transition(start_us=START_US + number * SECOND_US)) for number in range(1000)]
+    emitter.commit(0, emitter.claim(0).epoch, {"media": 1}, {}, events)
+    redis.close()
+    environment = os.environ | {"WATCHWORD_REDIS__PREFIX": prefix}
+    with subprocess.Popen(
+        [WATCHWORD, *arguments, "--redis", redis_url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "fire" in process.stdout.readline().decode()
+        process.stdout.close()  # a pipe holds 64 KiB, the events are several times that
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 0
+
+
+def test_nothing_is_said_of_a_reader_that_was_gone_before_anything_was_written() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([WATCHWORD, "events", "schema"], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 from streamer.bench.footage import CAMERA
 from streamer.bench.prompts import distinct_prompts
 from streamer.bench.site import Scrape, Site, said, start_worker
+from streamer.embedded import BrokerKind
 from streamer.embedded.child import Child
 from streamer.local import local_servers
 from streamer.prompt_store import PromptStore
@@ -54,11 +55,11 @@ class Load:
         return self.p95_latency_s < LIMIT_S and self.windows_per_camera_second > 0.97 and self.skipped == 0
 
 
-def measure_cameras(settings: Settings, say: Say, *, seconds: float, most: int) -> dict[str, Any]:
+def measure_cameras(settings: Settings, say: Say, *, seconds: float, most: int, broker: BrokerKind) -> dict[str, Any]:
     """Find the largest number of cameras that is carried, for each mix."""
     found: dict[str, Load | None] = {}
     for mix, share in MIXES.items():
-        found[mix] = _largest(settings, say, mix, share, seconds, most)
+        found[mix] = _largest(settings, say, broker, mix, share, seconds, most)
     mixed = found["mixed"]
     return {
         "cameras": mixed.cameras if mixed else 0,
@@ -70,10 +71,12 @@ def measure_cameras(settings: Settings, say: Say, *, seconds: float, most: int) 
     }
 
 
-def _largest(settings: Settings, say: Say, mix: str, share: float, seconds: float, most: int) -> Load | None:
+def _largest(
+    settings: Settings, say: Say, broker: BrokerKind, mix: str, share: float, seconds: float, most: int
+) -> Load | None:
     """Up in steps of ten until one is not carried."""
     best: Load | None = None
-    with camera_site(settings) as site:
+    with camera_site(settings, broker) as site:
         for cameras in range(10, most + 1, 10):
             load = play_load(site, cameras, share, seconds)
             say(
@@ -87,11 +90,11 @@ def _largest(settings: Settings, say: Say, mix: str, share: float, seconds: floa
 
 
 @contextmanager
-def camera_site(settings: Settings) -> Iterator[Site]:
+def camera_site(settings: Settings, broker: BrokerKind) -> Iterator[Site]:
     """Servers, `PROMPTS` prompts and a worker."""
     with (
         tempfile.TemporaryDirectory(prefix="watchword-bench-") as folder,
-        local_servers(settings, broker="tansu", is_long_run=False) as (running, servers),
+        local_servers(settings, broker=broker, is_long_run=True) as (running, servers),
     ):
         redis = connect_redis(running.redis.url)
         PromptStore(redis, running.redis.prefix).import_many(distinct_prompts(PROMPTS))

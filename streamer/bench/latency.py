@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from streamer.bench.cameras import camera_site, playing
+from streamer.embedded import BrokerKind
 from streamer.errors import UnavailableError
 from streamer.event_log import Entry, EventLog
 from streamer.events import STAGES
@@ -20,7 +21,9 @@ WARM_UP_S = 6.0
 PROBE_INTERVAL_S = 2.0
 
 
-def measure_latency(settings: Settings, say: Say, *, cameras: int, seconds: float) -> dict[str, Any]:
+def measure_latency(
+    settings: Settings, say: Say, *, cameras: int, seconds: float, broker: BrokerKind
+) -> dict[str, Any]:
     """Latencies of opening events. A new prompt that matches everything comes every other second, so that they do open.
 
     Latency is from the capture of the first sample of the event until Redis had it: the window's span is part of it.
@@ -28,7 +31,7 @@ def measure_latency(settings: Settings, say: Say, *, cameras: int, seconds: floa
     """
     total: list[float] = []
     stages: dict[str, list[float]] = {stage: [] for stage in STAGES}
-    with camera_site(settings) as site:
+    with camera_site(settings, broker) as site:
         redis = connect_redis(site.settings.redis.url)
         log, store = EventLog(redis, site.settings.redis.prefix), PromptStore(redis, site.settings.redis.prefix)
         last_id = log.last_id()

@@ -116,13 +116,11 @@ def process_resident_bytes(pid: int) -> int:
 
 
 @contextmanager
-def open_site(
-    settings: Settings, prompts: Sequence[Mapping[str, object]], *, broker: BrokerKind = "tansu"
-) -> Iterator[Site]:
+def open_site(settings: Settings, prompts: Sequence[Mapping[str, object]], *, broker: BrokerKind) -> Iterator[Site]:
     """Start servers and a worker, register prompts, wait until the worker is ready."""
     with (
         tempfile.TemporaryDirectory(prefix="watchword-bench-") as folder,
-        local_servers(settings, broker=broker, is_long_run=False) as (running, servers),
+        local_servers(settings, broker=broker, is_long_run=True) as (running, servers),
     ):
         redis = connect_redis(running.redis.url)
         PromptStore(redis, running.redis.prefix).import_many(prompts)

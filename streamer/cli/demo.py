@@ -19,7 +19,7 @@ _COLOURS = {"info": "cyan", "warning": "yellow", "critical": "bold red"}
 
 def demo(
     sources: Annotated[
-        list[str] | None, typer.Argument(metavar="[SOURCE...]", help="Yours instead of the built-in cameras.")
+        list[str] | None, typer.Argument(metavar="SOURCE", help="Yours instead of the built-in cameras.")
     ] = None,
     prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to watch for in yours.")] = None,
     out: Annotated[Path, typer.Option(help="Where events and snapshots are written.")] = Path("out/demo"),

@@ -25,7 +25,7 @@ def ingest(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME=URL...",
+            metavar="NAME=URL",
             help="Stream id and what it is: a file, a folder of pictures, /dev/video0, rtsp://..., http://..., or - for"
             " MPEG-TS on standard input.",
         ),

@@ -11,7 +11,7 @@ def run(  # noqa: PLR0913, PLR0917  # one argument an option
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Files, folders of pictures, rtsp:// and http:// URLs, /dev/video0, or - for MPEG-TS on standard"
             " input; NAME=SOURCE to name the stream.",
         ),

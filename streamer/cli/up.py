@@ -13,7 +13,7 @@ import typer
 
 def up(  # noqa: PLR0913  # one argument an option
     sources: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME=URL...]", help="Cameras to ingest right away.")
+        list[str] | None, typer.Argument(metavar="NAME=URL", help="Cameras to ingest right away.")
     ] = None,
     broker: Annotated[str, typer.Option(help="auto, tansu, or kafka (Apache Kafka; needs Java).")] = "auto",
     folder: Annotated[
@@ -39,6 +39,7 @@ def up(  # noqa: PLR0913  # one argument an option
     """
     from contextlib import ExitStack
 
+    from streamer.embedded import Guard
     from streamer.errors import UsageError
     from streamer.ingest.ingestor import Ingestor
     from streamer.ingest.spec import SourceSpec, parse_sources
@@ -60,7 +61,7 @@ def up(  # noqa: PLR0913  # one argument an option
     from streamer.worker import Worker  # not before all else is in order: it takes seconds
 
     with ExitStack() as stack:
-        running, _ = stack.enter_context(
+        running, servers = stack.enter_context(
             local_servers(settings, broker=broker, is_long_run=True, folder=folder)  # type: ignore[arg-type]  # checked
         )
         working = Worker(running)
@@ -89,7 +90,9 @@ def up(  # noqa: PLR0913  # one argument an option
                 _say(addresses, as_json=as_json)
 
         threading.Thread(target=announce, name="announce", daemon=True).start()
-        working.run()
+        with Guard(servers, working.stop) as guard:
+            working.run()
+        guard.raise_failure()
 
 
 def _say(addresses: dict[str, str | None], *, as_json: bool) -> None:

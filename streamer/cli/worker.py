@@ -18,7 +18,12 @@ def worker(
     kafka: Annotated[str, typer.Option(help="Kafka to read from, HOST:PORT[,HOST:PORT...].")] = "",
     redis: Annotated[str, typer.Option(help="Redis for prompts and events, redis://HOST:PORT/0.")] = "",
     config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
-    metrics_port: Annotated[int, typer.Option(help="Port of /metrics, /healthz and /readyz; 0: a free one.")] = -1,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            help="Port of /metrics, /healthz and /readyz; 0: a free one. Default: as set.", show_default=False
+        ),
+    ] = -1,
     policy: Annotated[str, typer.Option(help="When slower than the cameras: live skips, lossless lags.")] = "",
     *,
     as_json: Annotated[bool, typer.Option("--json", help='Print {"metrics": URL} once ready.')] = False,

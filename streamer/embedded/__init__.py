@@ -6,11 +6,23 @@ from typing import Literal
 import structlog
 
 from streamer.embedded.apache import ApacheKafka, has_apache_kafka
+from streamer.embedded.guard import CHECK_INTERVAL_S, Guard, check
 from streamer.embedded.server import EmbeddedServer
 from streamer.embedded.tansu import TansuBroker
 from streamer.embedded.valkey import EmbeddedRedis
 
-__all__ = ["ApacheKafka", "Broker", "BrokerKind", "EmbeddedRedis", "EmbeddedServer", "TansuBroker", "choose_broker"]
+__all__ = [
+    "CHECK_INTERVAL_S",
+    "ApacheKafka",
+    "Broker",
+    "BrokerKind",
+    "EmbeddedRedis",
+    "EmbeddedServer",
+    "Guard",
+    "TansuBroker",
+    "check",
+    "choose_broker",
+]
 
 _log = structlog.get_logger(__name__)
 
