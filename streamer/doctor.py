@@ -35,7 +35,7 @@ class Finding:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Every check in turn. A check that breaks is a finding, not an error."""
-    for check in (_python, _packages, _crc32c, _sizes, _broker, _redis, _models, _device, _embedded):
+    for check in (_python, _packages, _crc32c, _sizes, _kafka, _redis, _models, _device, _embedded):
         yield from _guarded(check, settings)
 
 
@@ -45,6 +45,8 @@ def _guarded(check: Callable[[Settings], Iterator[Finding]], settings: Settings)
     except WatchwordError as error:
         message, _, mend = str(error).rpartition("; ")
         yield Finding(check.__name__.strip("_"), "fail", message or mend, mend if message else "")
+    except ImportError as error:
+        yield Finding(check.__name__.strip("_"), "fail", f"cannot be imported: {error}", "make setup")
 
 
 def _python(settings: Settings) -> Iterator[Finding]:
@@ -80,7 +82,7 @@ def _sizes(settings: Settings) -> Iterator[Finding]:
     )
 
 
-def _broker(settings: Settings) -> Iterator[Finding]:
+def _kafka(settings: Settings) -> Iterator[Finding]:
     from streamer.kafka_client import topic_facts
 
     kafka = settings.kafka

@@ -24,7 +24,8 @@ def write_scene(path: Path, *, duration_s: float = 24.0, fire_from_s: float = 6.
     rng = np.random.default_rng(7)
     frames = round(duration_s * RATE_HZ)
     with av.open(str(path), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=RATE_HZ, options={"crf": "24", "g": str(RATE_HZ), "bf": "0"})
+        options = {"crf": "24", "g": str(RATE_HZ), "bf": "0", "sc_threshold": "0"}
+        video = container.add_stream("libx264", rate=RATE_HZ, options=options)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         audio = container.add_stream("aac", rate=SOUND_RATE_HZ, layout="mono")
         yard = _yard()

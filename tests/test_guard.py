@@ -12,6 +12,7 @@ import pytest
 
 from streamer.embedded import EmbeddedRedis, Guard, TansuBroker
 from streamer.errors import UnavailableError
+from tests.processes import children_of
 
 WATCHWORD = str(Path(sys.executable).with_name("watchword"))
 
@@ -41,6 +42,7 @@ def test_a_guard_ends_at_once_however_long_its_interval() -> None:
     assert not redis.is_running
 
 
+@pytest.mark.slow
 def test_up_ends_with_the_reason_when_its_broker_has_ended() -> None:
     with subprocess.Popen(
         [WATCHWORD, "up", "--broker", "tansu", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -48,25 +50,11 @@ def test_up_ends_with_the_reason_when_its_broker_has_ended() -> None:
         try:
             assert process.stdout is not None
             port = json.loads(process.stdout.readline())["kafka"].rpartition(":")[2]
-            os.kill(_listener(process.pid, port), signal.SIGKILL)
+            (broker,) = (pid for pid, command in children_of(process.pid).items() if f":{port}" in command)
+            os.kill(broker, signal.SIGKILL)
             _, said = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 1
     assert f"watchword: embedded tansu on 127.0.0.1:{port} has ended" in said
     assert "Traceback" not in said
-
-
-def _listener(parent_pid: int, port: str) -> int:
-    """The child of a process that was told to listen on a port."""
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            command = (folder / "cmdline").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if parent == parent_pid and f":{port}" in command:
-            return int(folder.name)
-    raise AssertionError(f"no child of {parent_pid} listens on {port}")

@@ -182,6 +182,35 @@ def _broker(name: str) -> "BrokerKind":
     return cast("BrokerKind", name)
 
 
+@app.command()
+def prefilter(
+    films: Annotated[list[Path] | None, typer.Argument(help="Films of yours. Default: a busy and a quiet one.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompts, one a line. Default: 10,000 made from words.")] = None,
+    threshold: Annotated[float, typer.Option(min=0.01, max=0.99, help="Of every prompt.")] = 0.5,
+    config: Config = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """What 10,000 prompts cost beside encoding, how many are looked at, and whether a match is lost.
+
+    For example: watchword bench prefilter yard.mp4 --prompts words.txt
+    """
+    from streamer.bench.prefilter import measure_prefilter
+    from streamer.settings import load_settings
+
+    texts = [] if prompts is None else [line for line in prompts.read_text().splitlines() if line.strip()]
+    figures = measure_prefilter(load_settings(config), _say, films or (), texts, threshold)
+    if as_json:
+        return _json(figures)
+    columns = ("frames", "encode_ms", "align_ms", "cost", "looked_at", "matches", "lost", "lifted")
+    _table(
+        f"{figures['prompts']} prompts, one thread, milliseconds a frame",
+        ["film", *(column.replace("_", " ") for column in columns)],
+        [[name, *(str(row[column]) for column in columns)] for name, row in figures["films"].items()],
+    )
+    return None
+
+
 def _say(message: str) -> None:
     sys.stderr.write(f"{message}\n")
     sys.stderr.flush()

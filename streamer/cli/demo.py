@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
     from streamer.demo import Feed, Script
     from streamer.events import Event
-    from streamer.session import Progress
+    from streamer.session import Progress, Session
 
 _BAR = 20
+_TELL_S = 2.0
 _COLOURS = {"info": "cyan", "warning": "yellow", "critical": "bold red"}
 
 
@@ -21,7 +22,9 @@ def demo(
     sources: Annotated[
         list[str] | None, typer.Argument(metavar="SOURCE", help="Yours instead of the built-in cameras.")
     ] = None,
-    prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to watch for in yours.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="What to watch for; may be repeated.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where events and snapshots are written.")] = Path("out/demo"),
 ) -> None:
     """Watch two cameras at once and see events as they come: a real street, and a generated scene with a fire.
@@ -45,7 +48,7 @@ def demo(
     set_up_logging(settings.log)
     out.mkdir(parents=True, exist_ok=True)
     with console.status("Making the cameras' films, starting a broker and a Redis, loading the models ..."):
-        script = own_script(sources, prompt or ()) if sources else built_in_script(out)
+        script = own_script(sources, prompt or ()) if sources else built_in_script(out, prompt or ())
         opened = open_session(settings, script.sources, script.prompts)
         session = opened.__enter__()
     feed = Feed()
@@ -63,7 +66,7 @@ def demo(
                         console.print(_line(event))
             except KeyboardInterrupt:
                 console.print("[dim]stopped[/]")
-        final = session.progress()
+        final = _final(session)
         pictures = save_snapshots(session, feed.all, out)
         (out / "events.jsonl").write_text("".join(event.to_json() + "\n" for event in feed.all), encoding="utf-8")
         shown = _view(final, script, feed, time.monotonic() - started_s)
@@ -72,6 +75,16 @@ def demo(
         _conclude(feed, out, pictures)
     finally:
         opened.__exit__(None, None, None)
+
+
+def _final(session: "Session") -> "Progress":
+    """The last progress. Workers tell of their streams now and then: a short film's end comes a moment later."""
+    deadline_s = time.monotonic() + _TELL_S
+    while True:
+        progress = session.progress()
+        if time.monotonic() > deadline_s or all(fact.name in progress.streams for fact in progress.sources):
+            return progress
+        time.sleep(0.05)
 
 
 def _view(progress: "Progress", script: "Script", feed: "Feed", elapsed_s: float) -> "Group":
@@ -86,6 +99,7 @@ def _view(progress: "Progress", script: "Script", feed: "Feed", elapsed_s: float
 
 
 def _cameras(progress: "Progress", script: "Script") -> "RenderableType":
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(
@@ -95,7 +109,7 @@ def _cameras(progress: "Progress", script: "Script") -> "RenderableType":
         status = progress.streams.get(fact.name, {})
         rate, windows = status.get("rate_hz", "0"), status.get("windows", "0")
         note = script.notes.get(fact.name, fact.source)
-        table.add_row(f"[bold]{fact.name}[/]", fact.state, str(fact.chunks), rate, windows, f"[dim]{note}[/]")
+        table.add_row(f"[bold]{fact.name}[/]", fact.state, str(fact.chunks), rate, windows, f"[dim]{escape(note)}[/]")
     return table
 
 
@@ -132,13 +146,15 @@ def _events(feed: "Feed") -> "RenderableType":
 
 
 def _line(event: "Event") -> str:
+    from rich.markup import escape
+
     colour = _COLOURS[event.severity]
     senses = [
         f"{name} {value:.2f}" for name, value in (("seen", event.seen), ("heard", event.heard)) if value is not None
     ]
     return (
-        f"[dim]{event.start[11:19]}[/] [{colour}]{event.state:6}[/] {event.stream:8} [bold]{event.prompt.text}[/] "
-        f"{event.confidence:.2f} [dim]{', '.join(senses)}[/]"
+        f"[dim]{event.start[11:19]}[/] [{colour}]{event.state:6}[/] {event.stream:8} "
+        f"[bold]{escape(event.prompt.text)}[/] {event.confidence:.2f} [dim]{', '.join(senses)}[/]"
     )
 
 
@@ -155,15 +171,16 @@ def _save_screen(shown: "Group", path: Path) -> None:
 
 def _conclude(feed: "Feed", out: Path, pictures: int) -> None:
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(highlight=False, soft_wrap=True)
     by_camera: dict[str, list[str]] = {}
     for event in feed.latest.values():
         by_camera.setdefault(event.stream, []).append(f"{event.prompt.text} (peak {event.peak:.2f})")
-    console.print(f"\n[bold]Saw {len(feed.latest)} events.[/]")
+    console.print(f"\n[bold]Saw {len(feed.latest)} event{'s' * (len(feed.latest) != 1)}.[/]")
     for camera, found in sorted(by_camera.items()):
-        console.print(f"  {camera}: {', '.join(found)}")
-    console.print(f"\nEvents: {out / 'events.jsonl'}   snapshots: {pictures} in {out}/")
+        console.print(f"  {camera}: {escape(', '.join(found))}")
+    console.print(f"\nEvents: {out / 'events.jsonl'}   snapshots: {pictures} in {out}/", markup=False)
     console.print("The aligner is not trained yet: confidences rank matches, they are no calibrated probabilities.")
     console.print("\nTry next:")
     console.print("  make demo SOURCE=clip.mp4                                   your own film or camera")

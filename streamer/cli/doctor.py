@@ -23,6 +23,7 @@ def doctor(
     For example: watchword doctor --kafka broker:9092 --redis redis://cache:6379/0
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from streamer.doctor import examine
@@ -37,7 +38,7 @@ def doctor(
         findings.append(finding)
         if as_json:
             sys.stdout.write(json.dumps(asdict(finding)) + "\n")
-        table.add_row(marks[finding.status], finding.name, finding.found, finding.mend)
+        table.add_row(marks[finding.status], *map(escape, (finding.name, finding.found, finding.mend)))
     if not as_json:
         Console().print(table)
     if any(finding.status == "fail" for finding in findings):
