@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from models.prefilter import prefilter
+from models.prefilter import Candidates, prefilter
 from models.queries import Queries
 
 # softmax(q.k / 0.02) over cosines: half a dozen cells at most share the weight. Insensitive between 0.01 and 0.04.
@@ -87,14 +87,36 @@ class Aligner:
         # On a GPU the exact product is cheap, and a choice would make the host wait for it.
         if floors is None or prompts < PREFILTER_FROM or tokens.is_cuda:
             return self._exact(tokens, whole, queries, allowed)
-        rows, estimates = prefilter(tokens, whole, self.mix, queries, floors)
-        if allowed is not None:  # the whole that such a prompt sees is another, and was not bounded
-            rows = torch.cat((rows, (~allowed.all(1)).nonzero().squeeze(1))).unique()  # type: ignore[no-untyped-call]
-        scores = estimates.expand(frames, prompts).clone()
+        found = prefilter(tokens, whole, self.mix, queries, floors)
+        scores = found.estimates.expand(frames, prompts).clone()
+        self._score_pairs(tokens, whole, queries, found, scores)
+        # With a contrast a score is lower than was bounded; with a region the whole is another, and was not bounded.
+        others = torch.zeros(prompts, dtype=torch.bool)
+        others[found.rows] = queries.has_contrast[found.rows]
+        if allowed is not None:
+            others |= ~allowed.all(1)
+        rows = others.nonzero().squeeze(1)
         if len(rows):
             part = None if allowed is None else allowed[rows]
             scores[:, rows] = self._exact(tokens, whole, queries.of(rows), part)
         return scores
+
+    def _score_pairs(
+        self, tokens: torch.Tensor, whole: torch.Tensor, queries: Queries, found: Candidates, scores: torch.Tensor
+    ) -> None:
+        """Each prompt on those frames alone that it may match, into ``scores``."""
+        frame, place = found.may_match.nonzero(as_tuple=True)
+        column = found.rows[place]
+        vectors = queries.vectors[column]
+        each = tokens.new_empty((len(frame), tokens.shape[1]))
+        start = 0
+        for index, count in enumerate(found.may_match.sum(1).tolist()):
+            part = slice(start, start + count)
+            torch.mm(vectors[part], tokens[index].T, out=each[part])
+            start += count
+        attended = ((each / self.temperature).softmax(-1) * each).sum(-1)
+        overall = (vectors * whole[frame]).sum(-1)
+        scores[frame, column] = self.mix * attended + (1 - self.mix) * overall
 
     def _exact(
         self, tokens: torch.Tensor, whole: torch.Tensor, queries: Queries, allowed: torch.Tensor | None

@@ -4,6 +4,44 @@ from dataclasses import dataclass, field
 
 import torch
 
+_MOST = 127  # of a signed byte
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Eighths:
+    """Vectors in eight bits: for products that may err a little.
+
+    Attributes:
+        values: int8 ``(N, D)``.
+        scale: float32 ``(N,)``: a vector is about its values times this.
+    """
+
+    values: torch.Tensor
+    scale: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @classmethod
+    def of_vectors(cls, vectors: torch.Tensor) -> "Eighths":
+        """Round float32 ``(N, D)``."""
+        scale = vectors.abs().amax(1).clamp_min(1e-12) / _MOST
+        return cls((vectors / scale[:, None]).round().to(torch.int8), scale)
+
+    def of(self, rows: torch.Tensor) -> "Eighths":
+        """Some of them, by int64 ``(R,)``."""
+        # Whole rows are copied at once: indexing would go byte by byte.
+        return Eighths(self.values.index_select(0, rows), self.scale.index_select(0, rows))
+
+    def and_also(self, other: "Eighths") -> "Eighths":
+        """These, then others."""
+        return Eighths(torch.cat((self.values, other.values)), torch.cat((self.scale, other.scale)))
+
+    def times(self, other: "Eighths") -> torch.Tensor:
+        """Products of each with each of ``K`` others: float32 ``(N, K)``."""
+        products = torch._int_mm(self.values, other.values.T)  # there is no public one for eight bits
+        return products.float().mul_(self.scale[:, None]).mul_(other.scale)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Queries:
@@ -13,16 +51,26 @@ class Queries:
         vectors: float32 ``(P, D)``, unit length.
         contrast: float32 ``(C, D)``, unit length: the contrast prompts of all of them, one after the other.
         contrast_of: int64 ``(C,)``, the prompt that each belongs to, ascending.
-        compact: bfloat16 ``(P, D)``: half the memory to read for the prefilter.
     """
 
     vectors: torch.Tensor
     contrast: torch.Tensor
     contrast_of: torch.Tensor
-    compact: torch.Tensor = field(init=False)
+    _eighths: list[Eighths] = field(init=False, default_factory=list)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "compact", self.vectors.bfloat16())
+    @property
+    def eighths(self) -> Eighths:
+        """The vectors in eight bits, for the prefilter; made when first asked for."""
+        if not self._eighths:
+            self._eighths.append(Eighths.of_vectors(self.vectors))
+        return self._eighths[0]
+
+    @property
+    def has_contrast(self) -> torch.Tensor:
+        """Which prompts have contrast prompts: bool ``(P,)``."""
+        marked = torch.zeros(len(self.vectors), dtype=torch.bool, device=self.vectors.device)
+        marked[self.contrast_of] = True
+        return marked
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -37,6 +85,8 @@ class Queries:
 
     def to(self, device: torch.device | str) -> "Queries":
         """The same on another device."""
+        if self.vectors.device == torch.device(device):
+            return self
         return Queries(self.vectors.to(device), self.contrast.to(device), self.contrast_of.to(device))
 
     @classmethod

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.aligner import Aligner
-from models.calibrate import Calibrations, fuse
+from models.calibrate import Calibration, Calibrations, fuse
 from models.encoders import Encoders, TextEncoder
 from models.prompts import PromptEmbeddings, PromptText, embed_prompts
 from streamer.masks import rasterise
@@ -17,7 +17,7 @@ from streamer.prompt_table import PromptTable, TrackedPrompts
 from streamer.prompts import Prompt
 from streamer.types import Alignment, Encoded, Evidence, Fresh, Polygon, Tokens
 
-REPORT_RATIO = 0.5  # from this share of its threshold on, a confidence is exact; under it an estimate will do
+EXIT_RATIO = 0.8  # from this share of its threshold on a confidence can hold an event open, and is exact
 REGION_SHARE = 0.6  # evidence: the fewest cells, most attended first, that hold this share of the attention
 
 _MAX_VIEWS = 4096
@@ -34,7 +34,8 @@ class PromptSet:
         keys: ``(id, version)`` of each column.
         embeddings: Queries of both senses.
         allowed_cells: bool ``(P, S)``, or None where no prompt has a region.
-        seen_floors: float32 ``(P,)``, the lowest picture score that can matter.
+        seen_floors: float32 ``(P,)``, the lowest picture score that can open an event or hold one open. Of very many
+            prompts, one that stays under it has an estimate, under it too.
         heard_floors: float32 ``(P,)``, likewise for sound.
     """
 
@@ -45,15 +46,16 @@ class PromptSet:
         embeddings: PromptEmbeddings,
         allowed_cells: Tensor | None,
         calibrations: Calibrations,
+        exit_ratio: float = EXIT_RATIO,
     ) -> None:
         self.generation = generation
         self.table = PromptTable(prompts)
         self.keys = tuple((prompt.id, prompt.version) for prompt in prompts)
         self.embeddings = embeddings
         self.allowed_cells = allowed_cells
-        floors = _floors(self.table.thresholds, embeddings.modality)
-        self.seen_floors = torch.from_numpy(calibrations.seen.score(floors))
-        self.heard_floors = torch.from_numpy(calibrations.heard.score(floors))
+        lowest, modality = exit_ratio * self.table.thresholds, embeddings.modality
+        self.seen_floors = _floors(calibrations.seen, lowest, modality, deaf_to="audio")
+        self.heard_floors = _floors(calibrations.heard, lowest, modality, deaf_to="video")
         self._views: dict[str, tuple[Mapping[str, str], TrackedPrompts]] = {}
 
     def of_stream(self, stream: str, labels: Mapping[str, str]) -> TrackedPrompts:
@@ -73,14 +75,16 @@ class PromptEmbedder:
     Args:
         encoders: Their text encoders, and the picture's grid, which regions are laid on.
         calibrations: Say which score a threshold is.
+        exit_ratio: From this share of its threshold on, a confidence can hold an event open.
     """
 
-    def __init__(self, encoders: Encoders, calibrations: Calibrations) -> None:
+    def __init__(self, encoders: Encoders, calibrations: Calibrations, exit_ratio: float = EXIT_RATIO) -> None:
         self._picture_text = _Remembering(encoders.picture_text)
         shares_text = encoders.sound_text is encoders.picture_text
         self._sound_text = self._picture_text if shares_text else _Remembering(encoders.sound_text)
         self._encoders = encoders
         self._calibrations = calibrations
+        self._exit_ratio = exit_ratio
 
     def embed(self, generation: int, prompts: Sequence[Prompt]) -> PromptSet:
         """Embed what is new, and put the set together."""
@@ -90,7 +94,8 @@ class PromptEmbedder:
         used = {text for prompt in texts for text in (prompt.text, *prompt.phrasings, *prompt.contrast)}
         for encoder in {self._picture_text, self._sound_text}:
             encoder.keep(used)
-        return PromptSet(generation, prompts, embeddings, self._allowed_cells(prompts), self._calibrations)
+        allowed = self._allowed_cells(prompts)
+        return PromptSet(generation, prompts, embeddings, allowed, self._calibrations, self._exit_ratio)
 
     def _allowed_cells(self, prompts: Sequence[Prompt]) -> Tensor | None:
         if all(prompt.region is None for prompt in prompts):
@@ -264,10 +269,13 @@ def _best(
     return best
 
 
-def _floors(thresholds: NDArray[np.float32], modality: NDArray[np.str_]) -> NDArray[np.float32]:
-    """The lowest probability of one sense that can matter.
+def _floors(
+    calibration: Calibration, lowest: NDArray[np.float32], modality: NDArray[np.str_], *, deaf_to: str
+) -> Tensor:
+    """The lowest score of one sense that can bring a confidence to ``lowest``; infinite where it has no say.
 
     Two senses that are each under ``1 - sqrt(1 - p)`` stay under ``p`` together (noisy or).
     """
-    lowest = REPORT_RATIO * thresholds
-    return np.where(modality == "any", 1 - np.sqrt(1 - lowest), lowest).astype(np.float32)
+    probability = np.where(modality == "any", 1 - np.sqrt(1 - lowest), lowest).astype(np.float32)
+    floors = np.where(modality == deaf_to, np.float32(np.inf), calibration.score(probability))
+    return torch.from_numpy(floors.astype(np.float32))

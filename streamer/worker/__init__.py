@@ -228,7 +228,7 @@ class Worker:
 
     def _wire_prompts(self, redis: Redis) -> None:
         follower = PromptFollower(PromptStore(redis, self._settings.redis.prefix))
-        embedder = PromptEmbedder(self._encoders, PRIOR)
+        embedder = PromptEmbedder(self._encoders, PRIOR, self._settings.track.exit_ratio)
         self._cleanup.callback(follower.close)
         self._prompts = PromptSets(follower, embedder, on_change=self._prompts_changed)
         self._cleanup.callback(self._prompts.close)
