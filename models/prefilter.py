@@ -96,9 +96,9 @@ def _second_look(
         estimates: float32 ``(P,)``; raised to what is found.
     """
     order = owner.argsort()
-    members = order.split(torch.bincount(owner, minlength=len(may_reach)).tolist())
+    members = torch.split(order, torch.bincount(owner, minlength=len(may_reach)).tolist())
     centre, prompt = may_reach.nonzero(as_tuple=True)
-    asking = prompt.split(torch.bincount(centre, minlength=len(may_reach)).tolist())
+    asking = torch.split(prompt, torch.bincount(centre, minlength=len(may_reach)).tolist())
     for mine, rows in zip(members, asking, strict=True):
         if len(rows) and len(mine):
             best = joint.of(mine).times(queries.of(rows)).amax(0)
@@ -111,7 +111,7 @@ def best_joint(queries: Eighths, joint: Eighths, frames: int) -> torch.Tensor:
     step = max(1, CHUNK_PRODUCTS // len(joint))
     best = [
         queries.of(rows).times(joint).view(-1, frames, len(joint) // frames).amax(2)
-        for rows in torch.arange(len(queries)).split(step)
+        for rows in torch.split(torch.arange(len(queries)), step)
         if len(rows)
     ]
     return torch.cat(best) if best else torch.zeros(0, frames)

@@ -236,6 +236,15 @@ class _Remembering:
             del self._known[text]
 
 
+def limit_torch(threads: int) -> None:
+    """Let torch use so many threads of this process from now on.
+
+    By default it takes every core, and its threads wait for each other by spinning: beside decoders and an encoder
+    with threads of its own that costs more than it gains.
+    """
+    torch.set_num_threads(threads)
+
+
 def cells_of(region: Polygon, rows: int, columns: int) -> NDArray[np.bool_]:
     """The cells, ``(rows, columns)``, of which a region covers a fair part; at least the one it covers most of."""
     fine = rasterise([region], rows * _FINE, columns * _FINE)

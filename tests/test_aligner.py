@@ -9,6 +9,7 @@ from models.aligner import PREFILTER_FROM, Aligner, best_frames
 from models.queries import Queries
 
 DIM = 16
+MANY = PREFILTER_FROM // 98 + 1  # prompts, of two frames with 49 cells
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -110,7 +111,7 @@ def test_no_frames_and_no_prompts_give_empty_scores() -> None:
 
 def test_under_the_floor_an_estimate_stays_under_the_floor() -> None:
     cells, whole = frames(4, 49)
-    queries = Queries.plain(unit(PREFILTER_FROM + 100, DIM, seed=1))
+    queries = Queries.plain(unit(MANY, DIM, seed=1))
     floors = torch.full((len(queries),), 0.5)
     exact = Aligner().pictures(cells, whole, queries)
     filtered = Aligner().pictures(cells, whole, queries, floors=floors)
@@ -122,7 +123,7 @@ def test_under_the_floor_an_estimate_stays_under_the_floor() -> None:
 
 def test_the_prefilter_spares_nobody_whose_contrast_fits_better() -> None:
     cells, whole = frames(2, 49)
-    prompts = unit(PREFILTER_FROM, DIM, seed=1)
+    prompts = unit(MANY, DIM, seed=1)
     queries = Queries(prompts, prompts[:5].roll(1, 0), torch.arange(5))
     floors = torch.full((len(queries),), -1.0)
     torch.testing.assert_close(
@@ -132,10 +133,10 @@ def test_the_prefilter_spares_nobody_whose_contrast_fits_better() -> None:
 
 def test_a_prompt_with_a_region_passes_the_prefilter() -> None:
     cells, whole = frames(2, 49)
-    queries = Queries.plain(unit(PREFILTER_FROM, DIM, seed=1))
-    allowed = torch.ones(PREFILTER_FROM, 49, dtype=torch.bool)
+    queries = Queries.plain(unit(MANY, DIM, seed=1))
+    allowed = torch.ones(MANY, 49, dtype=torch.bool)
     allowed[7, 3:] = False
-    floors = torch.full((PREFILTER_FROM,), 0.95)
+    floors = torch.full((MANY,), 0.95)
     filtered = Aligner().pictures(cells, whole, queries, allowed, floors)
     torch.testing.assert_close(filtered[:, 7], Aligner().pictures(cells, whole, queries, allowed)[:, 7])
 

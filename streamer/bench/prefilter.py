@@ -34,7 +34,7 @@ def measure_prefilter(
     Args:
         settings: Name the encoders.
         say: Told about progress.
-        films: None: a street and a room.
+        films: None given: a street and a room.
         texts: Prompts; none: 10,000 made from words.
         threshold: Of every prompt.
     """
@@ -78,7 +78,7 @@ def film_pictures(path: Path, size: int, most: int) -> NDArray[np.uint8]:
         step = max(1, round(float(stream.average_rate or RATE_HZ) / RATE_HZ))
         for number, frame in enumerate(film.decode(stream)):
             if number % step == 0:
-                pictures.append(frame.reformat(size, size, "rgb24").to_ndarray())
+                pictures.append(np.asarray(frame.reformat(size, size, "rgb24").to_ndarray(), np.uint8))
             if len(pictures) == most:
                 break
     return np.stack(pictures)

@@ -13,8 +13,8 @@ from redis import Redis
 
 from models.calibrate import PRIOR, Calibrations
 from models.encoders import Encoders
-from models.load import load_encoders, pick_device
-from streamer.align import AlignStage, PromptEmbedder
+from models.load import load_encoders, pick_device, pick_runtime
+from streamer.align import AlignStage, PromptEmbedder, limit_torch
 from streamer.backlog import Backlog
 from streamer.batch import Batcher
 from streamer.decode import DecodeOptions, decode_chunk
@@ -173,6 +173,8 @@ class Worker:
     def _open_models(self, encoders: Encoders | None) -> None:
         self._encoders = encoders or self._load()
         self._device = pick_device(self._settings.encode.device)
+        runtime = pick_runtime(self._settings.encode.runtime, self._device)
+        limit_torch(self._settings.encode.threads if runtime == "torch" else 1)
         for model in (self._encoders.picture, self._encoders.sound):
             self._metrics.model(model.name, model.sha256, self._device)
         self._warm_up()
