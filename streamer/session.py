@@ -1,9 +1,9 @@
 """A run that ends with its sources: servers, ingest and a worker in one process tree."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kafka import TopicPartition
@@ -26,6 +26,7 @@ from streamer.worker import Worker
 
 _POLL_S = 0.1
 _START_S = 60.0
+_CLOSE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,13 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ingestor.stop(timeout_s=2.0)
+        self._ingestor.stop(timeout_s=_CLOSE_S)
         self._worker.stop()
+        if not all(server.is_running for server in self._servers):
+            self._worker.stop()  # nothing that is in flight can arrive
         self._working.join(_START_S)
-        self._producer.close(timeout_s=2.0)
+        with contextlib.suppress(UnavailableError):  # what Kafka did not take counts as dropped already
+            self._producer.close(timeout_s=_CLOSE_S)
         self._redis.close()
 
     def events(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[Event]:
@@ -184,7 +188,7 @@ class Session:
         return True
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_session(
     settings: Settings,
     sources: Mapping[str, SourceSpec],

@@ -90,7 +90,13 @@ def up(  # noqa: PLR0913  # one argument an option
                 _say(addresses, as_json=as_json)
 
         threading.Thread(target=announce, name="announce", daemon=True).start()
-        with Guard(servers, working.stop) as guard:
+
+        def give_up() -> None:
+            working.stop()
+            if not all(server.is_running for server in servers):
+                working.stop()  # nothing that is in flight can arrive
+
+        with Guard(servers, give_up) as guard:
             working.run()
         guard.raise_failure()
 
