@@ -45,12 +45,16 @@ class Scrape:
         return sum(value for (found, having), value in self.samples.items() if found == name and wanted <= having)
 
     def quantile(self, name: str, share: float, since: "Scrape") -> float:
-        """A quantile of a histogram between two scrapes, interpolated in its bucket; NaN without observations."""
-        buckets = sorted(
-            (float(dict(labels)["le"]), value - since.samples.get((found, labels), 0.0))
-            for (found, labels), value in self.samples.items()
-            if found == f"{name}_bucket"
-        )
+        """A quantile of a histogram between two scrapes, interpolated in its bucket; NaN without observations.
+
+        Its series, of several streams say, are taken together.
+        """
+        counts: dict[float, float] = {}
+        for (found, labels), value in self.samples.items():
+            if found == f"{name}_bucket":
+                bound = float(dict(labels)["le"])
+                counts[bound] = counts.get(bound, 0.0) + value - since.samples.get((found, labels), 0.0)
+        buckets = sorted(counts.items())
         if not buckets or buckets[-1][1] <= 0:
             return float("nan")
         wanted = share * buckets[-1][1]
