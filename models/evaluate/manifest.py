@@ -12,6 +12,9 @@ class EvaluationError(WatchwordError):
     """A list or a file of an evaluation cannot be read."""
 
 
+KINDS = ("video", "image", "audio")
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One labelled file.
@@ -50,12 +53,14 @@ def read_manifest(path: Path, split: str | None = None) -> list[Item]:
     """Items of a manifest (columns path, kind, labels, split), of one split or of all.
 
     Raises:
-        EvaluationError: It cannot be read, or nothing is of that split.
+        EvaluationError: It cannot be read, an item is of no kind that there is, or nothing is of that split.
     """
     items = []
     for row in read_rows(path, ("path", "kind", "labels", "split")):
         labels = tuple(label.strip() for label in row["labels"].split(";") if label.strip())
         if split is None or row["split"] == split:
+            if row["kind"] not in KINDS:
+                raise EvaluationError(f"{path}: {row['path']} is of kind {row['kind']!r}; {', '.join(KINDS)} are read")
             items.append(Item(row["path"], row["kind"], labels, row["split"]))
     if not items:
         raise EvaluationError(f"{path} has no item of split {split!r}")

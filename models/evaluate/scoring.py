@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.aligner import Aligner
 from models.calibrate import PRIOR, Calibrations
 from models.encoders import Encoders
-from models.evaluate.manifest import Item, read_manifest, read_rows
+from models.evaluate.manifest import KINDS, Item, read_manifest, read_rows
 from models.evaluate.media import SAMPLE_RATE_HZ, read_frames, read_picture, read_sound
 from models.prompts import PromptText, embed_prompts
 from models.queries import Queries
@@ -20,7 +20,6 @@ from models.queries import Queries
 RATE_HZ = 4.0
 STRETCH_S = 2.0  # sound at once, a window's length
 FRAMES_AT_ONCE = 16
-KINDS = ("video", "image", "audio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +144,11 @@ def _queries(texts: Sequence[str], encoders: Encoders, *, is_sound: bool) -> Que
 
 
 def _write(path: Path, rows: Iterable[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """Write a table once all of it is there: half of one looks like a whole one."""
+    draft = path.with_suffix(".draft")
+    with draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "prompt", "score"))
         # Nine digits: near 0 and 1 a ranking must survive being printed.
-        writer.writerows((path, text, f"{score:.9f}") for path, text, score in rows)
+        writer.writerows((name, text, f"{score:.9f}") for name, text, score in rows)
+    draft.replace(path)
