@@ -127,6 +127,7 @@ class Worker:
             self._prompts.start()
             self._outbox.start()
             self._watching.start()
+            self._wait_for_prompts()
             self._source.start()
             self._pulse.start()
             while not self._stopping.is_set():
@@ -136,6 +137,11 @@ class Worker:
         finally:
             self._stopping.set()
             self._cleanup.close()
+
+    def _wait_for_prompts(self) -> None:
+        """Watching for nothing would pass over events, and close those that are open."""
+        while not self._prompts.is_loaded and not self._stopping.wait(_READY_POLL_S):
+            self._raise_failures()
 
     def _wire(self, encoders: Encoders | None) -> None:
         """Put the parts together; none of them runs yet. What was opened is closed in the opposite order."""

@@ -38,6 +38,11 @@ class PromptSets:
         """The newest set. Takes no lock."""
         return self._current
 
+    @property
+    def is_loaded(self) -> bool:
+        """The prompts that stood in Redis are in force."""
+        return self._current.generation > 0
+
     def start(self) -> None:
         """Begin to follow."""
         self._thread.start()

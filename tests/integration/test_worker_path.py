@@ -2,8 +2,10 @@
 
 import json
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -303,3 +305,28 @@ def _value(text: str, series: str) -> float:
 def _sum(text: str, name: str, *, reason: str = "") -> float:
     series = [line for line in text.splitlines() if line.startswith(f"{name}{{") and f'reason="{reason}' in line]
     return sum(float(line.rpartition(" ")[2]) for line in series)
+
+
+class _SlowWords:
+    """A text encoder that is held up, as a real one is by ten thousand new prompts."""
+
+    def __init__(self) -> None:
+        self._words = colour_encoders().picture_text
+        self.name, self.sha256, self.dim = self._words.name, self._words.sha256, self._words.dim
+        self.may_go_on = threading.Event()
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if texts:
+            self.may_go_on.wait(20)
+        return self._words.encode(texts)
+
+
+def test_nothing_is_looked_at_before_the_standing_prompts_are_embedded(site: Site, film: Path) -> None:
+    site.prompts.add({"id": "red", "text": "red"})
+    site.send(chunks_of(film, "yard"))
+    slow = _SlowWords()
+    encoders = replace(colour_encoders(), picture_text=slow, sound_text=slow)
+    threading.Timer(1.5, slow.may_go_on.set).start()
+    with site.worker(encoders):
+        site.wait_done()
+    assert [(str(event.state), event.prompt.id) for event in site.events()][:1] == [("open", "red")]
