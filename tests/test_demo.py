@@ -141,7 +141,7 @@ def test_it_shows_a_film_of_ones_own_and_writes_events_and_pictures(tmp_path: Pa
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_with_what_was_seen_and_no_server_behind(tmp_path: Path) -> None:
-    film = make_clip(tmp_path / "street.mp4", seconds=60, side_px=(320, 136))
+    film = make_clip(tmp_path / "street.mp4", seconds=20, side_px=(320, 136))
     out = tmp_path / "out"
     with subprocess.Popen(
         [WATCHWORD, "demo", str(film), "-p", "bicycle", "--out", str(out)],
