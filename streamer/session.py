@@ -27,6 +27,7 @@ from streamer.worker import Worker
 _POLL_S = 0.1
 _START_S = 60.0
 _CLOSE_S = 2.0
+_DYING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,11 @@ class Session:
         try:
             self._last_id, entries = self._log.read(self._last_id, block_s=block_s)
         except UnavailableError:
-            check(self._servers)  # says more, where it is one of ours that has ended
+            # Where it is one of ours that has ended, that says more; its connections break a moment before it is gone.
+            deadline_s = time.monotonic() + _DYING_S
+            while time.monotonic() < deadline_s:
+                check(self._servers)
+                time.sleep(_POLL_S / 10)
             raise
         return entries
 
