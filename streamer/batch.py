@@ -27,6 +27,11 @@ class Batcher:
         """Partitions whose windows wait."""
         return {window.partition for window in self._windows}
 
+    @property
+    def is_full(self) -> bool:
+        """A batch's worth waits: whoever adds should stop, for `take` gives all of it."""
+        return self._frames >= self._max_frames or len(self._windows) >= self._max_frames
+
     def add(self, windows: Sequence[Window], now_s: float) -> None:
         """Queue windows, which wait from ``now_s`` on (monotonic seconds)."""
         for window in windows:
@@ -46,7 +51,7 @@ class Batcher:
         if not self._windows:
             return None
         waited_s = now_s - self._ready_s[0]
-        if self._frames < self._max_frames and waited_s < self._max_wait_s and not is_idle:
+        if not self.is_full and waited_s < self._max_wait_s and not is_idle:
             return None
         batch = Batch(windows=tuple(self._windows), waited_s=max(0.0, waited_s), ready_s=tuple(self._ready_s))
         self._windows.clear()

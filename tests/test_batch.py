@@ -1,3 +1,4 @@
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,23 @@ def test_frames_that_an_earlier_window_had_do_not_count_again() -> None:
     assert batcher.take(0) is None
     batcher.add([a_window(start_us=2 * SECOND_US)], now_s=0)
     assert batcher.take(0) is not None
+
+
+def test_it_says_when_it_holds_a_batch_so_that_no_more_is_added() -> None:
+    batcher = Batcher(max_frames=6, max_wait_s=10)
+    batcher.add([a_window(stream="a")], now_s=0)
+    assert not batcher.is_full
+    batcher.add([a_window(stream="b")], now_s=0)
+    assert batcher.is_full
+    batcher.take(0)
+    assert not batcher.is_full
+
+
+def test_windows_of_sound_alone_fill_a_batch_too() -> None:
+    batcher = Batcher(max_frames=2, max_wait_s=10)
+    quiet = np.zeros((0, 224, 224, 3), np.uint8)
+    batcher.add([a_window(frames=quiet), a_window(frames=quiet, start_us=SECOND_US)], now_s=0)
+    assert batcher.is_full
 
 
 def test_windows_of_a_lost_partition_are_dropped() -> None:

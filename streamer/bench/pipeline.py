@@ -26,7 +26,7 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 _CEILING_S = 2.0
 STREAMS = (1, 8, 32)
 PROMPTS = (1, 100, 1_000, 10_000)
-_CHUNKS = 192
+_CHUNKS = 320
 Say = Callable[[str], None]
 
 

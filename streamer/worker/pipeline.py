@@ -207,7 +207,7 @@ class Pipeline:
     def _collect(self) -> bool:
         """Take decoded chunks in the order of arrival, until one is not ready."""
         did_any = False
-        while self._in_flight and len(self._batcher) < self._depth:
+        while self._in_flight and not self._batcher.is_full:
             item, future = self._in_flight[0]
             if future is not None and not future.done():
                 break
