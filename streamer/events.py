@@ -73,7 +73,10 @@ class Stages(_Part):
     """Seconds spent in each stage on the way of the window that changed the state."""
 
     decode: float = Field(ge=0, description="Decoding its last chunk.")
-    window: float = Field(ge=0, description="Waiting for the window to be complete.")
+    window: float = Field(
+        ge=0,
+        description="Being captured, sent and joined: from the window's first sample to its release, less decoding.",
+    )
     batch: float = Field(ge=0, description="Waiting for company.")
     encode: float = Field(ge=0, description="Encoding its batch.")
     align: float = Field(ge=0, description="Aligning its batch with the prompts.")
@@ -85,7 +88,8 @@ class Latency(_Part):
     """The way from capture to document, in seconds."""
 
     capture_to_event_s: float = Field(
-        description="Seconds from the capture of the window's last sample to this document; negative if clocks differ."
+        description="Seconds from the capture of the window's first sample to this document, the window's span included;"
+        " negative for media that is read faster than it was captured."
     )
     stages: Stages = Field(description="Where they went.")
 
