@@ -88,7 +88,7 @@ class Latency(_Part):
     """The way from capture to document, in seconds."""
 
     capture_to_event_s: float = Field(
-        description="Seconds from the capture of the window's first sample to this document, the window's span included;"
+        description="Seconds from the capture of the window's first sample to this document, its span included;"
         " negative for media that is read faster than it was captured."
     )
     stages: Stages = Field(description="Where they went.")
