@@ -14,6 +14,9 @@ help: ## Show what can be made
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	$(BIN)/uv pip install --quiet --no-deps -r constraints.txt
+	@# opencv-python needs the system's libGL even where nothing is shown; its headless twin is the same code without.
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/uv pip install --quiet --no-deps --reinstall \
+	    "$$(sed -n 's/^opencv-python==/opencv-python-headless==/p' constraints.txt)"
 	$(BIN)/uv pip install --quiet --no-deps -e .
 	@touch $@
 
