@@ -23,7 +23,7 @@ help: ## Show what can be made
 setup: .venv/.ready ## Make .venv with everything pinned in constraints.txt
 
 demo: setup ## Two cameras, standing prompts, events as they come (SOURCE=... for your own)
-	$(BIN)/watchword demo $(SOURCE)
+	$(BIN)/watchword demo $(if $(SOURCE),"$(SOURCE)")
 
 test: setup check ## Static checks, then every test
 	$(BIN)/python -m pytest
