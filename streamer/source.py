@@ -204,9 +204,10 @@ class ChunkSource:
             if now_s < self._not_before_s.get(partition, 0.0):
                 continue
             places = [place for place in self._unclaimed if place.partition == partition]
-            if (
-                self._owned.pop(partition, None) is not None
-            ):  # another topic's share of a partition that is ours already
+            if not self._consumer.assignment().intersection(places):
+                self._unclaimed.difference_update(places)  # moved on meanwhile: claiming would take it from its owner
+                continue
+            if self._owned.pop(partition, None) is not None:  # another topic's share of one that is ours already
                 self._backlog.put(Revoked(partition))
             try:
                 claim = self._claim(partition)

@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,10 @@ def test_two_workers_share_partitions_and_a_killed_ones_are_taken_over_in_mid_ev
     prepare(site)
     chunks = media(film)
     assert len({site.partition_of(stream) for stream in ("gate", "yard")}) == 2
-    with site.process(call_s=0.05) as first, site.process(call_s=0.05) as second:
-        first.wait_ready()
+    with ExitStack() as workers:
+        first = workers.enter_context(site.process(call_s=0.05))
+        first.wait_ready()  # it owns both until the second one joins
+        second = workers.enter_context(site.process(call_s=0.05))
         second.wait_ready()
         until(lambda: len(set(site.owners().values())) == 2, "each owns one")
         site.send(chunks[: len(chunks) // 4])
@@ -142,8 +145,10 @@ def test_a_worker_that_wakes_up_after_losing_its_partitions_is_refused_and_goes_
     site = Site(apache_kafka, redis_url, tmp_path, kafka__session_timeout_s=6.0)
     prepare(site)
     chunks = media(film)
-    with site.process(call_s=0.1) as first, site.process(call_s=0.1) as second:
-        first.wait_ready()
+    with ExitStack() as workers:
+        first = workers.enter_context(site.process(call_s=0.1))
+        first.wait_ready()  # it owns both until the second one joins
+        second = workers.enter_context(site.process(call_s=0.1))
         second.wait_ready()
         until(lambda: len(set(site.owners().values())) == 2, "each owns one")
         owners = site.owners()
