@@ -6,12 +6,11 @@ from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
-from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from streamer.activity import choose_effort, keyframes_suffice
 from streamer.demux import Deadline, Demuxed, Limits, PicturePacket, demux, is_still, open_chunk, refuse, time_us
-from streamer.picture import Scaler, decode_image, decode_wanted, interval_us, on_grid, upright_size
+from streamer.picture import Scaler, decode_image, decode_wanted, interval_us, on_grid
 from streamer.settings import Decode
 from streamer.sound import decode_sound
 from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Decoded, Effort, MediaChunk, Polygon
@@ -74,42 +73,6 @@ def decode_chunk(chunk: MediaChunk, options: DecodeOptions) -> Decoded:
         return _decode_packets(chunk, packets, options, deadline)
 
 
-def decode_still(
-    chunk: MediaChunk,
-    at_us: int,
-    max_side_px: int,
-    masks: Sequence[Polygon],
-    limits: Limits | None = None,
-) -> NDArray[np.uint8]:
-    """Decode the one frame nearest to a time, for a snapshot.
-
-    Args:
-        chunk: The chunk that holds it.
-        at_us: Capture time, microseconds since 1970 UTC.
-        max_side_px: The longer side is at most this; never enlarged.
-        masks: Privacy masks of the stream.
-        limits: What the chunk may cost; None: the defaults.
-
-    Returns:
-        uint8 ``(H, W, 3)``, RGB, upright, masks blacked out.
-
-    Raises:
-        ChunkError: It holds no picture, or none that decodes.
-    """
-    limits = limits or Limits()
-    if is_still(chunk.content_type):
-        frame = decode_image(chunk, limits)
-    else:
-        deadline = Deadline.of(chunk, limits)
-        with open_chunk(chunk, limits) as container:
-            frame = _nearest(chunk, demux(chunk, container, limits, deadline), at_us, limits, deadline)
-    width, height = upright_size(frame)
-    shrink = min(1.0, max_side_px / max(width, height))
-    still = np.empty((max(1, round(height * shrink)), max(1, round(width * shrink)), 3), np.uint8)
-    Scaler(masks).into(frame, still)
-    return still
-
-
 def _decode_image(chunk: MediaChunk, options: DecodeOptions) -> Decoded:
     pixels = np.empty((1, options.size, options.size, 3), np.uint8)
     Scaler(options.masks).into(decode_image(chunk, options.limits), pixels[0])
@@ -132,11 +95,11 @@ def _decode_image(chunk: MediaChunk, options: DecodeOptions) -> Decoded:
 
 
 def _decode_packets(chunk: MediaChunk, packets: Demuxed, options: DecodeOptions, deadline: Deadline) -> Decoded:
-    origin_us = _origin_us(packets)
-    shift_us = chunk.capture_us - origin_us
+    began_us = origin_us(packets)
+    shift_us = chunk.capture_us - began_us
     picture_end_us = _picture_end_us(packets) + shift_us
     _check_duration(chunk, packets, picture_end_us, shift_us, options.limits)
-    samples, samples_start_us = np.empty(0, np.float32), origin_us
+    samples, samples_start_us = np.empty(0, np.float32), began_us
     if packets.sound is not None:
         samples, samples_start_us = decode_sound(chunk, packets.sound, packets.sound_packets, options.limits, deadline)
     effort, pixels, times_us = _pictures(chunk, packets, options, shift_us, deadline)
@@ -221,25 +184,7 @@ def _wanted(
     return {by_time[at_us]: at_us for at_us in chosen}
 
 
-def _nearest(chunk: MediaChunk, packets: Demuxed, at_us: int, limits: Limits, deadline: Deadline) -> VideoFrame:
-    shift_us = chunk.capture_us - _origin_us(packets)
-    keys = [place for place, packet in enumerate(packets.picture_packets) if packet.is_keyframe]
-    if packets.picture is None or not keys:
-        refuse(chunk, "holds no picture that decodes", "undecodable")
-    usable = packets.picture_packets[keys[0] :]
-    distances_us = [abs(time + shift_us - at_us) for time in packets.picture_times_us[keys[0] :]]
-    aim = distances_us.index(min(distances_us))
-    key = max(place for place, packet in enumerate(usable[: aim + 1]) if packet.is_keyframe)
-    pts = usable[aim].pts
-    wanted = [pts] if pts is not None else []
-    frames = decode_wanted(chunk, packets.picture, usable[key:], wanted, limits, deadline, only_keys=False)
-    frame = next(frames, None)
-    if frame is None:
-        refuse(chunk, "the frame asked for does not decode", "undecodable")
-    return frame
-
-
-def _origin_us(packets: Demuxed) -> int:
+def origin_us(packets: Demuxed) -> int:
     """The container's time of the first sample of either modality, microseconds."""
     times = [
         at_us
@@ -259,7 +204,7 @@ def _origin_us(packets: Demuxed) -> int:
 def _picture_end_us(packets: Demuxed) -> int:
     """The container's time at which the last picture ends, microseconds."""
     times_us = packets.picture_times_us
-    return max(times_us) + max(1, interval_us(times_us)) if times_us else _origin_us(packets)
+    return max(times_us) + max(1, interval_us(times_us)) if times_us else origin_us(packets)
 
 
 def _check_duration(chunk: MediaChunk, packets: Demuxed, picture_end_us: int, shift_us: int, limits: Limits) -> None:

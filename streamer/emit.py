@@ -130,16 +130,13 @@ class Emitter:
             "commits, or this one came too late; claim the partition again"
         )
 
-    def write_snapshot(self, event_id: str, jpeg: bytes) -> str:
-        """Keep an event's picture for a while.
-
-        Returns:
-            Its key.
-        """
-        key = self.snapshot_key(event_id)
+    def write_snapshots(self, jpegs: Mapping[str, bytes]) -> None:
+        """Keep pictures of events, by event id, for a while; in one go."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for event_id, jpeg in jpegs.items():
+            pipeline.set(self.snapshot_key(event_id), jpeg, ex=self._limits.snapshot_ttl_s)
         with reaching(self._redis):
-            self._redis.set(key, jpeg, ex=self._limits.snapshot_ttl_s)
-        return key
+            pipeline.execute()
 
     def snapshot_key(self, event_id: str) -> str:
         """Where an event's picture lies, if there is one."""

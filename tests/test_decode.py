@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from streamer.decode import DecodeOptions, decode_chunk, decode_still
+from streamer.decode import DecodeOptions, decode_chunk
 from streamer.demux import REASONS, Limits
 from streamer.errors import ChunkError
 from streamer.masks import rasterise
 from streamer.settings import load_settings
+from streamer.still import decode_still, decode_stills
 from streamer.types import Decoded, Effort, MediaChunk, Polygon, Position
 from tests.footage import bikes, make_clip, make_tone
 
@@ -416,6 +417,18 @@ def test_a_still_is_the_nearest_frame_at_its_own_shape() -> None:
         still = decode_still(chunk, CAPTURE_US + number * 40_000 + 15_000, 48, ())
         assert still.shape == (24, 48, 3)
         assert np.abs(still.astype(float) - 8 * number).max() <= 6
+
+
+def test_stills_of_several_times_come_in_one_pass() -> None:
+    grey = [np.full((48, 96, 3), 8 * number, np.uint8) for number in range(30)]
+    chunk = a_chunk(encoded(grey, options={"g": "10", "qp": "0"}))
+    numbers = (14, 3, 29, 3)
+    times_us = [CAPTURE_US + number * 40_000 + 15_000 for number in numbers]
+    shown = {}
+    for places, still in decode_stills(chunk, times_us, 48, ()):
+        for place in places:
+            shown[place] = float(still.mean())
+    assert shown == {place: pytest.approx(8 * number, abs=6) for place, number in enumerate(numbers)}
 
 
 def test_a_still_of_sound_is_refused(media: dict[str, bytes]) -> None:

@@ -233,10 +233,11 @@ def test_tidying_forgets_events_that_are_too_old_or_too_many(redis: Redis, prefi
     assert [redis.exists(f"{prefix}event:{event.id}") for event in events] == [0] * 5 + [1] * 3
 
 
-def test_a_snapshot_is_kept_for_a_while(redis: Redis, emitter: Emitter) -> None:
-    key = emitter.write_snapshot("0" * 16, b"jpeg")
-    assert key == emitter.snapshot_key("0" * 16)
+def test_snapshots_are_kept_for_a_while(redis: Redis, emitter: Emitter) -> None:
+    emitter.write_snapshots({"0" * 16: b"jpeg", "1" * 16: b"another"})
+    key = emitter.snapshot_key("0" * 16)
     assert redis.get(key) == b"jpeg"
+    assert redis.get(emitter.snapshot_key("1" * 16)) == b"another"
     assert 0 < redis.ttl(key) <= LIMITS.snapshot_ttl_s
 
 

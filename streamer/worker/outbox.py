@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -16,8 +16,10 @@ from streamer.events import Event
 from streamer.redis_client import Backoff
 from streamer.types import Offsets
 from streamer.worker.dead_letters import DeadLetters
+from streamer.worker.sketches import Artists, Drawn, Sketch
 
 _log = structlog.get_logger(__name__)
+_DRAWN_AHEAD = 8  # commits whose snapshots may be drawn while earlier ones are written
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +33,7 @@ class Commit:
         state: What a successor needs to go on.
         made_s: When it was put together, monotonic seconds.
         events: In order.
-        snapshots: Event id to a function that draws its JPEG; called here, off the batch loop.
+        sketches: Event id to what its snapshot shows; drawn here, off the batch loop.
         dead: Chunks that must be in the dead-letter topic before the offsets may pass them.
     """
 
@@ -41,7 +43,7 @@ class Commit:
     state: Mapping[str, Any]
     made_s: float
     events: tuple[Event, ...] = ()
-    snapshots: Mapping[str, Callable[[], bytes | None]] | None = None
+    sketches: Mapping[str, Sketch] = field(default_factory=dict)
     dead: tuple[Refused, ...] = ()
 
     def latencies_s(self, now_s: float) -> list[float]:
@@ -77,7 +79,8 @@ class Outbox:
     ) -> None:
         self._emitter = emitter
         self._letters = letters
-        self._queue: queue.Queue[Commit | None] = queue.Queue(depth)
+        self._queue: queue.Queue[tuple[Commit, Drawn | None] | None] = queue.Queue(depth)
+        self._artists = Artists()
         self._on_written = on_written
         self._on_lost = on_lost
         self._on_away = on_away
@@ -94,9 +97,11 @@ class Outbox:
 
     def put(self, commit: Commit) -> None:
         """Queue a commit; blocks while too many wait, gives up when the outbox is abandoned."""
+        # While Redis is away pictures must not pile up: they are drawn when their turn comes.
+        drawn = self._artists.draw(commit.sketches) if self._queue.qsize() < _DRAWN_AHEAD else None
         while not self._abandon.is_set():
             try:
-                self._queue.put(commit, timeout=0.2)
+                self._queue.put((commit, drawn), timeout=0.2)
             except queue.Full:
                 continue
             return
@@ -123,19 +128,21 @@ class Outbox:
         try:
             while not self._abandon.is_set():
                 try:
-                    commit = self._queue.get(timeout=0.2)
+                    item = self._queue.get(timeout=0.2)
                 except queue.Empty:
                     continue
-                if commit is None:
+                if item is None:
                     return
-                self._write(commit)
+                self._write(*item)
         except BaseException as error:  # noqa: BLE001  # kept for the worker, which raises it
             self.failure = error
             self._abandon.set()
+        finally:
+            self._artists.close()
 
-    def _write(self, commit: Commit) -> None:
+    def _write(self, commit: Commit, drawn: Drawn | None) -> None:
         if self._bury(commit):
-            self._draw_and_commit(commit)
+            self._commit(commit, self._artists.draw(commit.sketches) if drawn is None else drawn)
 
     def _bury(self, commit: Commit) -> bool:
         """Have the dead letters arrive; False if the outbox was abandoned before."""
@@ -149,13 +156,14 @@ class Outbox:
                 self._abandon.wait(backoff.next_s())
         return not self._abandon.is_set()
 
-    def _draw_and_commit(self, commit: Commit) -> None:
+    def _commit(self, commit: Commit, drawn: Drawn) -> None:
         backoff = Backoff()
         is_away = False
         while not self._abandon.is_set():
             started_s = time.monotonic()
             try:
-                self._draw(commit)
+                for part in drawn:
+                    self._emitter.write_snapshots(part.result())
                 self._emitter.commit(commit.partition, commit.epoch, commit.offsets, commit.state, commit.events)
             except FencedError as error:
                 _log.info("partition lost", partition=commit.partition, error=str(error))
@@ -172,8 +180,3 @@ class Outbox:
             break
         if is_away:
             self._on_away(False)
-
-    def _draw(self, commit: Commit) -> None:
-        for event_id, draw in (commit.snapshots or {}).items():
-            if (jpeg := draw()) is not None:
-                self._emitter.write_snapshot(event_id, jpeg)

@@ -404,7 +404,7 @@ class Pipeline:
                 state,
                 self._clock(),
                 tuple(outcome.events),
-                outcome.snapshots,
+                outcome.sketches,
                 letters,
             )
         )

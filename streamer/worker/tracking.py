@@ -8,20 +8,17 @@ from typing import Any
 import structlog
 
 from streamer.align import AlignStage, PromptSet
-from streamer.decode import decode_still
-from streamer.errors import ChunkError
 from streamer.events import Event, EventModel, event_of, latency_of
 from streamer.metrics import Metrics
 from streamer.settings import Settings
-from streamer.snapshot import render
 from streamer.system import SystemWatch
 from streamer.track import TrackOptions, WindowScores, advance, attach, finish
 from streamer.track_state import StreamState, from_document, to_document
-from streamer.types import Alignment, Decoded, EventState, MediaChunk, Position, Tokens, Transition, Window
+from streamer.types import Alignment, Decoded, EventState, MediaChunk, Polygon, Position, Tokens, Transition, Window
+from streamer.worker.sketches import Sketch
 from streamer.worker.watching import Watching
 
 _log = structlog.get_logger(__name__)
-SNAPSHOT_SIDE_PX = 640
 _ENDED_S = 600.0  # a stream that ended is remembered this long after its last chunk, for its cooldowns
 _SILENT_S = 86_400.0  # and one that fell silent this long
 
@@ -51,11 +48,11 @@ class Outcome:
 
     Attributes:
         events: In order.
-        snapshots: Event id to a function that draws its JPEG, or gives None where no picture decodes.
+        sketches: Event id to what its snapshot shows.
     """
 
     events: list[Event] = field(default_factory=list)
-    snapshots: dict[str, Callable[[], bytes | None]] = field(default_factory=dict)
+    sketches: dict[str, Sketch] = field(default_factory=dict)
 
 
 class Tracking:
@@ -271,7 +268,8 @@ class Tracking:
         if change.state is not EventState.CLOSED and window.has_picture and window.times_us.size:
             if change.evidence is None:  # dark and frozen: the camera's own state, to be seen on any frame
                 change = replace(change, media=_position(window))
-            outcome.snapshots[change.id] = _drawer(window, change, self._settings)
+            if (sketch := _sketch(window, change, self._settings.stream(window.stream).masks)) is not None:
+                outcome.sketches[change.id] = sketch
         outcome.events.append(self._document(change, stages, capture_to_event_s))
 
     def _document(self, change: Transition, stages: Mapping[str, float], capture_to_event_s: float) -> Event:
@@ -298,27 +296,17 @@ def _position(window: Window) -> Position | None:
     return window.chunks[-1].position if window.chunks else None
 
 
-def _drawer(window: Window, change: Transition, settings: Settings) -> Callable[[], bytes | None]:
-    """Draws the snapshot later, off the batch loop, from the chunk that the window holds."""
+def _sketch(window: Window, change: Transition, masks: tuple[Polygon, ...]) -> Sketch | None:
+    """What the snapshot of a change shows, from the chunk that the window holds."""
     evidence = change.evidence
     at_us = int(window.times_us[-1])
     if evidence is not None and evidence.frame_time_us is not None:
         at_us = evidence.frame_time_us
     chunk = _chunk_at(window.chunks, at_us)
-    masks = settings.stream(window.stream).masks
+    if chunk is None:
+        return None
     region = None if evidence is None else evidence.region
-
-    def draw() -> bytes | None:
-        if chunk is None:
-            return None
-        try:
-            still = decode_still(chunk, at_us, SNAPSHOT_SIDE_PX, masks)
-        except ChunkError as error:
-            _log.warning("no snapshot", stream=chunk.stream, error=str(error))
-            return None
-        return render(still, region, f"{change.stream}: {change.prompt.text} ({change.confidence:.2f})")
-
-    return draw
+    return Sketch(chunk, at_us, masks, region, f"{change.stream}: {change.prompt.text} ({change.confidence:.2f})")
 
 
 def _chunk_at(chunks: Sequence[MediaChunk], at_us: int) -> MediaChunk | None:
