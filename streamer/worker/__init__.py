@@ -11,15 +11,12 @@ import structlog
 from prometheus_client import CollectorRegistry
 from redis import Redis
 
-from models.calibrate import PRIOR, Calibrations
+from models.calibrate import Calibrations
 from models.encoders import Encoders
-from models.load import load_encoders, pick_device, pick_runtime
-from streamer.align import AlignStage, PromptEmbedder, limit_torch
 from streamer.backlog import Backlog
 from streamer.batch import Batcher
 from streamer.decode import DecodeOptions, decode_chunk
 from streamer.emit import Emitter, EventLimits
-from streamer.encode import EncodeStage
 from streamer.errors import ChunkError, UnavailableError
 from streamer.events import EventModel
 from streamer.health import Conditions, HealthServer
@@ -31,8 +28,8 @@ from streamer.prompt_store import PromptStore
 from streamer.redis_client import connect_redis, reaching
 from streamer.settings import Settings
 from streamer.source import ChunkSource
+from streamer.stages import open_stages
 from streamer.types import SAMPLE_RATE_HZ, Decoded, MediaChunk
-from streamer.window import Windower
 from streamer.worker.dead_letters import DeadLetters
 from streamer.worker.outbox import Commit, Outbox
 from streamer.worker.pipeline import Pipeline
@@ -177,21 +174,19 @@ class Worker:
         return redis
 
     def _open_models(self, encoders: Encoders | None) -> None:
-        self._encoders = encoders or self._load()
-        self._device = pick_device(self._settings.encode.device)
-        runtime = pick_runtime(self._settings.encode.runtime, self._device)
-        limit_torch(self._settings.encode.threads if runtime == "torch" else 1)
-        for model in (self._encoders.picture, self._encoders.sound):
-            self._metrics.model(model.name, model.sha256, self._device)
+        self._stages = open_stages(self._settings, encoders)
+        for model in (self._stages.encoders.picture, self._stages.encoders.sound):
+            self._metrics.model(model.name, model.sha256, self._stages.device)
         self._warm_up()
         self._ready.meet("models")
 
     def _warm_up(self) -> None:
         """One picture and one stretch of silence: runtimes compile what they lack on first use."""
-        size = self._encoders.picture.size
-        self._encoders.picture.encode(np.zeros((1, size, size, 3), np.uint8))
+        encoders = self._stages.encoders
+        size = encoders.picture.size
+        encoders.picture.encode(np.zeros((1, size, size, 3), np.uint8))
         stretch = round(self._settings.window.hop_s * SAMPLE_RATE_HZ)
-        self._encoders.sound.encode(np.zeros((1, stretch), np.float32))
+        encoders.sound.encode(np.zeros((1, stretch), np.float32))
 
     def _wire_source(self) -> None:
         settings, kafka = self._settings, self._settings.kafka
@@ -236,30 +231,23 @@ class Worker:
 
     def _wire_prompts(self, redis: Redis) -> None:
         follower = PromptFollower(PromptStore(redis, self._settings.redis.prefix))
-        embedder = PromptEmbedder(self._encoders, PRIOR, self._settings.track.exit_ratio)
         self._cleanup.callback(follower.close)
-        self._prompts = PromptSets(follower, embedder, on_change=self._prompts_changed)
+        self._prompts = PromptSets(follower, self._stages.embedder(), on_change=self._prompts_changed)
         self._cleanup.callback(self._prompts.close)
         follower.start()
 
     def _wire_pipeline(self) -> None:
-        settings, window = self._settings, self._settings.window
+        settings = self._settings
         self._pool = ThreadPoolExecutor(settings.decode.threads, thread_name_prefix="decode")
         self._cleanup.callback(self._pool.shutdown, wait=False, cancel_futures=True)
-        self._encode = EncodeStage(
-            self._encoders,
-            device=self._device,
-            hop_s=window.hop_s,
-            reuse_max_age_s=settings.encode.reuse_max_age_s,
-            reuse_noise=settings.encode.reuse_noise,
-        )
-        align = AlignStage(lambda: self._prompts.current, PRIOR, self._encoders.picture.grid)
-        model, key = model_of(self._encoders, PRIOR), self._emitter.snapshot_key
+        self._encode = self._stages.encode()
+        align = self._stages.align(lambda: self._prompts.current)
+        model, key = model_of(self._stages.encoders, self._stages.calibrations), self._emitter.snapshot_key
         self._pipeline = Pipeline(
             backlog=self._backlog,
             decode=self._decode,
             depth=settings.decode.queue_chunks,
-            windower=Windower(window.span_s, window.hop_s, window.join_wait_s, window.idle_flush_s, time.monotonic),
+            windower=self._stages.windower(),
             batcher=Batcher(settings.batch.max_frames, settings.batch.max_wait_s),
             encode=self._encode,
             align=align,
@@ -271,24 +259,8 @@ class Worker:
         )
         self._cleanup.callback(self._pipeline.close)
 
-    def _load(self) -> Encoders:
-        encode = self._settings.encode
-        return load_encoders(
-            picture=encode.picture,
-            picture_model=encode.picture_model,
-            sound=encode.sound,
-            sound_model=encode.sound_model,
-            runtime=encode.runtime,
-            device=encode.device,
-            precision=encode.precision,
-            threads=encode.threads,
-        )
-
     def _decode(self, chunk: MediaChunk) -> "Future[tuple[Decoded, float]]":
-        options = DecodeOptions.of(
-            self._settings.decode, self._encoders.picture.size, self._settings.stream(chunk.stream).masks
-        )
-        return self._pool.submit(_timed_decode, chunk, options)
+        return self._pool.submit(_timed_decode, chunk, self._stages.decode_options(chunk.stream))
 
     def _written(self, commit: Commit, duration_s: float) -> None:
         self._metrics.commit(duration_s)

@@ -1,0 +1,1 @@
+"""Labelled files through the stages of the worker, and what comes of it."""

@@ -1,0 +1,86 @@
+"""The stages as the settings want them, wired the same for the worker and for whoever measures what it does."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from models.aligner import Aligner
+from models.calibrate import PRIOR, Calibrations
+from models.encoders import Encoders
+from models.load import load_encoders, pick_device, pick_runtime
+from streamer.align import AlignStage, PromptEmbedder, PromptSet, limit_torch
+from streamer.decode import DecodeOptions
+from streamer.encode import EncodeStage
+from streamer.settings import Settings
+from streamer.window import Windower
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Makes each stage. All that one makes share encoders and calibrations. Made by `open_stages`.
+
+    Attributes:
+        settings: What everything follows.
+        encoders: Pictures, sound and their texts.
+        device: Where the encoders run.
+        calibrations: Scores to confidences.
+    """
+
+    settings: Settings
+    encoders: Encoders
+    device: Literal["cpu", "cuda"]
+    calibrations: Calibrations
+
+    def decode_options(self, stream: str) -> DecodeOptions:
+        """How a stream's chunks are decoded."""
+        return DecodeOptions.of(self.settings.decode, self.encoders.picture.size, self.settings.stream(stream).masks)
+
+    def windower(self, clock: Callable[[], float] = time.monotonic) -> Windower:
+        """Chunks into windows."""
+        window = self.settings.window
+        return Windower(window.span_s, window.hop_s, window.join_wait_s, window.idle_flush_s, clock)
+
+    def encode(self) -> EncodeStage:
+        """Batches into tokens."""
+        return EncodeStage(
+            self.encoders,
+            device=self.device,
+            hop_s=self.settings.window.hop_s,
+            reuse_max_age_s=self.settings.encode.reuse_max_age_s,
+            reuse_noise=self.settings.encode.reuse_noise,
+        )
+
+    def embedder(self) -> PromptEmbedder:
+        """Prompts into prompt sets."""
+        return PromptEmbedder(self.encoders, self.calibrations, self.settings.track.exit_ratio)
+
+    def align(self, prompts: Callable[[], PromptSet], aligner: Aligner | None = None) -> AlignStage:
+        """Tokens against the prompts that stand."""
+        return AlignStage(prompts, self.calibrations, self.encoders.picture.grid, aligner)
+
+
+def open_stages(settings: Settings, encoders: Encoders | None = None) -> Stages:
+    """Load what the settings say and limit this process's threads to what they allow.
+
+    Args:
+        settings: Of the worker.
+        encoders: Already loaded ones, for those that have them.
+
+    Raises:
+        ModelError: A model cannot be loaded.
+    """
+    encode = settings.encode
+    loaded = encoders or load_encoders(
+        picture=encode.picture,
+        picture_model=encode.picture_model,
+        sound=encode.sound,
+        sound_model=encode.sound_model,
+        runtime=encode.runtime,
+        device=encode.device,
+        precision=encode.precision,
+        threads=encode.threads,
+    )
+    device = pick_device(encode.device)
+    limit_torch(encode.threads if pick_runtime(encode.runtime, device) == "torch" else 1)
+    return Stages(settings, loaded, device, PRIOR)
