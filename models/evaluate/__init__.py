@@ -1,6 +1,5 @@
-"""Scores of whole files, as a manifest lists them."""
+"""Lists of labelled files, and the figures that scores of them come to."""
 
 from models.evaluate.manifest import EvaluationError, Item, read_manifest, read_rows
-from models.evaluate.scoring import evaluate
 
-__all__ = ["EvaluationError", "Item", "evaluate", "read_manifest", "read_rows"]
+__all__ = ["EvaluationError", "Item", "read_manifest", "read_rows"]

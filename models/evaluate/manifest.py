@@ -24,12 +24,16 @@ class Item:
         kind: ``video``, ``image`` or ``audio``.
         labels: The prompts that hold.
         split: ``train``, ``dev``, ...
+        group: Camera, scene or recording; files of one are not independent. The path where the list names none.
+        note: What to know when looking at it, such as that it was composed; empty: nothing.
     """
 
     path: str
     kind: str
     labels: tuple[str, ...]
     split: str
+    group: str = ""
+    note: str = ""
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -50,7 +54,9 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def read_manifest(path: Path, split: str | None = None) -> list[Item]:
-    """Items of a manifest (columns path, kind, labels, split), of one split or of all.
+    """Items of a manifest, of one split or of all.
+
+    Columns path, kind, labels, split; group and note where they are there.
 
     Raises:
         EvaluationError: It cannot be read, an item is of no kind that there is, or nothing is of that split.
@@ -61,7 +67,8 @@ def read_manifest(path: Path, split: str | None = None) -> list[Item]:
         if split is None or row["split"] == split:
             if row["kind"] not in KINDS:
                 raise EvaluationError(f"{path}: {row['path']} is of kind {row['kind']!r}; {', '.join(KINDS)} are read")
-            items.append(Item(row["path"], row["kind"], labels, row["split"]))
+            group, note = row.get("group") or row["path"], row.get("note") or ""
+            items.append(Item(row["path"], row["kind"], labels, row["split"], group, note))
     if not items:
         raise EvaluationError(f"{path} has no item of split {split!r}")
     return items

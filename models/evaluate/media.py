@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluate.manifest import EvaluationError
+from models.logmel import FFT_SAMPLES, HOP_SAMPLES, LOG_OFFSET, WINDOW_SAMPLES, mel_weights
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -79,3 +80,12 @@ def read_sound(path: Path) -> NDArray[np.float32]:
     if not parts:
         raise EvaluationError(f"{path} holds no sound")
     return np.concatenate(parts).astype(np.float32)
+
+
+def spectrogram(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the sound network hears of ``(M,)``, mono, 16 kHz: log-mel, float32 ``(frames, bands)``, 100 frames a s."""
+    padded = np.pad(samples, (0, max(0, WINDOW_SAMPLES - len(samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES]
+    magnitude = np.abs(np.fft.rfft(frames * np.hanning(WINDOW_SAMPLES + 1)[:-1], FFT_SAMPLES))
+    bands: NDArray[np.float32] = np.log(magnitude @ mel_weights() + LOG_OFFSET).astype(np.float32)
+    return bands
