@@ -16,8 +16,8 @@ from models.queries import Queries
 TEMPERATURE = 0.02
 MIX = 0.5  # share of the attended similarity; the rest is the whole's
 CHUNK_SCORES = 4_000_000  # similarities held at once: 16 MB each for them and for their softmax
-# Of fewer similarities than this, all cost less than choosing whom to spare.
-PREFILTER_FROM = 150_000
+# Of fewer prompts than this, or of fewer similarities, all cost less than choosing whom to spare.
+PREFILTER_PROMPTS, PREFILTER_FROM = 250, 150_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,8 @@ class Aligner:
         if frames == 0 or prompts == 0:
             return tokens.new_zeros((frames, prompts))
         # On a GPU the exact product is cheap, and a choice would make the host wait for it.
-        if floors is None or tokens.shape[0] * tokens.shape[1] * prompts < PREFILTER_FROM or tokens.is_cuda:
+        is_small = prompts < PREFILTER_PROMPTS or tokens.shape[0] * tokens.shape[1] * prompts < PREFILTER_FROM
+        if floors is None or is_small or tokens.is_cuda:
             return self._exact(tokens, whole, queries, allowed)
         found = prefilter(tokens, whole, self.mix, queries, floors)
         scores = found.estimates.expand(frames, prompts).clone()

@@ -28,6 +28,12 @@ class Eighths:
         scale = vectors.abs().amax(1).clamp_min(1e-12) / _MOST
         return cls((vectors / scale[:, None]).round().to(torch.int8), scale)
 
+    @classmethod
+    def alike(cls, vectors: torch.Tensor) -> "Eighths":
+        """Round float32 ``(N, D)`` of about equal spread with one scale for all: whole sums compare."""
+        scale = vectors.abs().amax().clamp_min(1e-12) / _MOST
+        return cls((vectors / scale).round_().to(torch.int8), scale.expand(len(vectors)))
+
     def of(self, rows: torch.Tensor) -> "Eighths":
         """Some of them, by int64 ``(R,)``."""
         # Whole rows are copied at once: indexing would go byte by byte.
