@@ -52,6 +52,9 @@ class Calibrations:
 # `python -m models.train.prior` over the licensed rows of `train`; 0.5 lies where few ordinary scenes reach.
 PRIOR = Calibrations(seen=Calibration(slope=19.8, bias=-11.35), heard=Calibration(slope=14.1, bias=-3.88))
 
+# Likewise, of scores that `models.normalise` made comparable.
+NORMALISED_PRIOR = Calibrations(seen=Calibration(slope=25.4, bias=-12.69), heard=Calibration(slope=15.5, bias=-3.42))
+
 
 def fuse(seen: NDArray[np.float32], heard: NDArray[np.float32], modality: NDArray[np.str_]) -> NDArray[np.float32]:
     """Join what was seen and what was heard.

@@ -11,6 +11,7 @@ from torch import Tensor
 from models.aligner import Aligner
 from models.calibrate import Calibration, Calibrations, fuse
 from models.encoders import Encoders, TextEncoder
+from models.normalise import Normaliser, Scales, Scaling
 from models.prompts import PromptEmbeddings, PromptText, embed_prompts
 from streamer.masks import rasterise
 from streamer.prompt_table import PromptTable, TrackedPrompts
@@ -37,6 +38,8 @@ class PromptSet:
         seen_floors: float32 ``(P,)``, the lowest picture score that can open an event or hold one open. Of very many
             prompts, one that stays under it has an estimate, under it too.
         heard_floors: float32 ``(P,)``, likewise for sound.
+        seen_scaling: Makes picture scores comparable; floors are of scores before that.
+        heard_scaling: Likewise for sound.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class PromptSet:
         allowed_cells: Tensor | None,
         calibrations: Calibrations,
         exit_ratio: float = EXIT_RATIO,
+        scalings: tuple[Scaling, Scaling] | None = None,
     ) -> None:
         self.generation = generation
         self.table = PromptTable(prompts)
@@ -54,8 +58,10 @@ class PromptSet:
         self.embeddings = embeddings
         self.allowed_cells = allowed_cells
         lowest, modality = exit_ratio * self.table.thresholds, embeddings.modality
-        self.seen_floors = _floors(calibrations.seen, lowest, modality, deaf_to="audio")
-        self.heard_floors = _floors(calibrations.heard, lowest, modality, deaf_to="video")
+        unscaled = Scaling.none(len(prompts))
+        self.seen_scaling, self.heard_scaling = scalings or (unscaled, unscaled)
+        self.seen_floors = self.seen_scaling.back(_floors(calibrations.seen, lowest, modality, deaf_to="audio"))
+        self.heard_floors = self.heard_scaling.back(_floors(calibrations.heard, lowest, modality, deaf_to="video"))
         self._views: dict[str, tuple[Mapping[str, str], TrackedPrompts]] = {}
 
     def of_stream(self, stream: str, labels: Mapping[str, str]) -> TrackedPrompts:
@@ -76,9 +82,18 @@ class PromptEmbedder:
         encoders: Their text encoders, and the picture's grid, which regions are laid on.
         calibrations: Say which score a threshold is.
         exit_ratio: From this share of its threshold on, a confidence can hold an event open.
+        normaliser: Makes the scores of different prompts comparable.
     """
 
-    def __init__(self, encoders: Encoders, calibrations: Calibrations, exit_ratio: float = EXIT_RATIO) -> None:
+    def __init__(
+        self,
+        encoders: Encoders,
+        calibrations: Calibrations,
+        exit_ratio: float = EXIT_RATIO,
+        normaliser: Normaliser | None = None,
+    ) -> None:
+        normaliser = normaliser or Normaliser()
+        self._scales = Scales(normaliser.seen), Scales(normaliser.heard)
         self._picture_text = _Remembering(encoders.picture_text)
         shares_text = encoders.sound_text is encoders.picture_text
         self._sound_text = self._picture_text if shares_text else _Remembering(encoders.sound_text)
@@ -95,7 +110,8 @@ class PromptEmbedder:
         for encoder in {self._picture_text, self._sound_text}:
             encoder.keep(used)
         allowed = self._allowed_cells(prompts)
-        return PromptSet(generation, prompts, embeddings, allowed, self._calibrations, self._exit_ratio)
+        scalings = self._scales[0].of(embeddings.picture.vectors), self._scales[1].of(embeddings.sound.vectors)
+        return PromptSet(generation, prompts, embeddings, allowed, self._calibrations, self._exit_ratio, scalings)
 
     def _allowed_cells(self, prompts: Sequence[Prompt]) -> Tensor | None:
         if all(prompt.region is None for prompt in prompts):
@@ -206,11 +222,14 @@ class AlignStage:
 
     def _see(self, block: Fresh, prompts: PromptSet) -> Tensor:
         queries = prompts.embeddings.picture.to(block.tokens.device)
-        return self._aligner.pictures(block.tokens, block.whole, queries, prompts.allowed_cells, prompts.seen_floors)
+        floors = prompts.seen_floors
+        scores = self._aligner.pictures(block.tokens, block.whole, queries, prompts.allowed_cells, floors)
+        return prompts.seen_scaling(scores)
 
     def _hear(self, block: Fresh, prompts: PromptSet) -> Tensor:
         queries = prompts.embeddings.sound.to(block.tokens.device)
-        return self._aligner.sounds(block.tokens, block.whole, queries, prompts.heard_floors)
+        scores = self._aligner.sounds(block.tokens, block.whole, queries, prompts.heard_floors)
+        return prompts.heard_scaling(scores)
 
 
 class _Remembering:

@@ -107,6 +107,12 @@ class Encode(_Section):
     reuse_noise: NonNegative
 
 
+class Calibrate(_Section):
+    """Scores into confidences."""
+
+    normalise: bool
+
+
 class Track(_Section):
     """Confidences into events."""
 
@@ -183,6 +189,7 @@ class Settings(BaseSettings):
     window: WindowSpan
     batch: Batch
     encode: Encode
+    calibrate: Calibrate
     track: Track
     overload: Overload
     system: System

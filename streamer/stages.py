@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.aligner import Aligner
-from models.calibrate import PRIOR, Calibrations
+from models.calibrate import NORMALISED_PRIOR, PRIOR, Calibrations
 from models.encoders import Encoders
 from models.load import load_encoders, pick_device, pick_runtime
+from models.normalise import Normaliser, load_normaliser
 from streamer.align import AlignStage, PromptEmbedder, PromptSet, limit_torch
 from streamer.decode import DecodeOptions
 from streamer.encode import EncodeStage
@@ -25,12 +26,14 @@ class Stages:
         encoders: Pictures, sound and their texts.
         device: Where the encoders run.
         calibrations: Scores to confidences.
+        normaliser: Makes the scores of different prompts comparable.
     """
 
     settings: Settings
     encoders: Encoders
     device: Literal["cpu", "cuda"]
     calibrations: Calibrations
+    normaliser: Normaliser
 
     def decode_options(self, stream: str) -> DecodeOptions:
         """How a stream's chunks are decoded."""
@@ -53,7 +56,7 @@ class Stages:
 
     def embedder(self) -> PromptEmbedder:
         """Prompts into prompt sets."""
-        return PromptEmbedder(self.encoders, self.calibrations, self.settings.track.exit_ratio)
+        return PromptEmbedder(self.encoders, self.calibrations, self.settings.track.exit_ratio, self.normaliser)
 
     def align(self, prompts: Callable[[], PromptSet], aligner: Aligner | None = None) -> AlignStage:
         """Tokens against the prompts that stand."""
@@ -83,4 +86,9 @@ def open_stages(settings: Settings, encoders: Encoders | None = None) -> Stages:
     )
     device = pick_device(encode.device)
     limit_torch(encode.threads if pick_runtime(encode.runtime, device) == "torch" else 1)
-    return Stages(settings, loaded, device, PRIOR)
+    normaliser = load_normaliser(loaded) if settings.calibrate.normalise else Normaliser()
+    calibrations = Calibrations(
+        PRIOR.seen if normaliser.seen is None else NORMALISED_PRIOR.seen,
+        PRIOR.heard if normaliser.heard is None else NORMALISED_PRIOR.heard,
+    )
+    return Stages(settings, loaded, device, calibrations, normaliser)

@@ -1,0 +1,130 @@
+"""Tokens of labelled files, kept between runs: encoding takes minutes, experiments on tokens take seconds."""
+
+import csv
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.encoders import Encoders
+from models.evaluate.media import SAMPLE_RATE_HZ, read_frames, read_picture, read_sound
+
+STRETCH_S = 2.0  # sound at once, a window's length
+AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One labelled file.
+
+    Attributes:
+        path: Relative to the manifest's root.
+        kind: ``video``, ``image`` or ``audio``.
+        labels: The prompts that hold.
+        group: Camera, scene or recording.
+        split: ``train``, ``dev``, ...
+        is_licensed: What ships may be fitted on it.
+    """
+
+    path: str
+    kind: str
+    labels: frozenset[str]
+    group: str
+    split: str
+    is_licensed: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CaseTokens:
+    """What the encoders make of a file.
+
+    Attributes:
+        tokens: float32 ``(N, S, D)``: a frame's cells each, or a stretch of sound's times.
+        whole: float32 ``(N, D)``.
+    """
+
+    tokens: torch.Tensor
+    whole: torch.Tensor
+
+
+def read_cases(manifest: Path) -> list[Case]:
+    """All rows of a manifest."""
+    with manifest.open(newline="", encoding="utf-8-sig") as file:
+        return [
+            Case(
+                row["path"],
+                row["kind"],
+                frozenset(filter(None, row["labels"].split(";"))),
+                row["group"],
+                row["split"],
+                row["train_ok"] == "yes",
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+class TokenCache:
+    """Tokens by file, encoded when first asked for.
+
+    Args:
+        root: Folder of the files.
+        folder: Where tokens are kept, half precision; one subfolder for each pair of encoders.
+        encoders: Gives the encoders once they are needed.
+        rate_hz: Frames a second of video.
+    """
+
+    def __init__(self, root: Path, folder: Path, encoders: Encoders, rate_hz: float = 4.0) -> None:
+        self._root = root
+        self._encoders = encoders
+        self._rate_hz = rate_hz
+        key = f"{encoders.picture.sha256} {encoders.sound.sha256} {rate_hz}"
+        self._folder = folder / hashlib.sha256(key.encode()).hexdigest()[:12]
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def of(self, path: str, kind: str) -> CaseTokens:
+        """Tokens of one file; of a video, those of its pictures."""
+        name = hashlib.sha256(f"{kind} {path}".encode()).hexdigest()[:24]
+        kept = self._folder / f"{name}.npz"
+        if not kept.exists():
+            tokens, whole = self._encode(self._root / path, kind)
+            draft = kept.with_suffix(f".{os.getpid()}.npz")
+            np.savez(draft, tokens=tokens.astype(np.float16), whole=whole.astype(np.float16))
+            draft.replace(kept)
+        with np.load(kept) as arrays:
+            tokens, whole = arrays["tokens"].astype(np.float32), arrays["whole"].astype(np.float32)
+        return CaseTokens(torch.from_numpy(tokens), torch.from_numpy(whole))
+
+    def all_of(self, cases: Sequence[Case], progress: Callable[[str], None] = lambda _: None) -> list[CaseTokens]:
+        """Tokens of each."""
+        found = []
+        for case in cases:
+            progress(case.path)
+            found.append(self.of(case.path, case.kind))
+        return found
+
+    def _encode(self, path: Path, kind: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if kind == "audio":
+            heard = self._encoders.sound.encode(stretches_of(read_sound(path)))
+            return heard.tokens.cpu().numpy(), heard.whole.cpu().numpy()
+        side_px = self._encoders.picture.size
+        pixels = read_picture(path, side_px) if kind == "image" else read_frames(path, side_px, self._rate_hz)
+        seen = [
+            self._encoders.picture.encode(pixels[start : start + AT_ONCE]) for start in range(0, len(pixels), AT_ONCE)
+        ]
+        return (
+            torch.cat([part.cells for part in seen]).cpu().numpy(),
+            torch.cat([part.whole for part in seen]).cpu().numpy(),
+        )
+
+
+def stretches_of(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sound ``(M,)`` in half-overlapping stretches of a window's length, the last padded with silence: ``(N, M')``."""
+    length = int(STRETCH_S * SAMPLE_RATE_HZ)
+    starts = range(0, max(1, len(samples) - length // 2), length // 2)
+    parts = [samples[start : start + length] for start in starts]
+    return np.stack([np.pad(part, (0, length - len(part))) for part in parts]).astype(np.float32)
