@@ -182,8 +182,8 @@ class AlignStage:
                 errors.append(float(np.abs(pair[0] - pair[1]).max()))
         return errors
 
-    def evidence(self, tokens: Tokens, row: int, column: int, prompts: PromptSet) -> Evidence | None:
-        """Where and when one prompt matches one window best; None where the window has no picture.
+    def evidence(self, tokens: Tokens, row: int, column: int, prompts: PromptSet) -> Evidence:
+        """Where and when one prompt matches one window best; no place where only sound can match.
 
         Args:
             tokens: Of the batch that was aligned last.
@@ -192,15 +192,17 @@ class AlignStage:
             prompts: The set that `align` used.
         """
         window, frames = tokens.windows[row], tokens.frames[row]
+        span_us = (window.start_us, window.end_us)
+        since_us = min(window.start_us, frames[0].encoded_us) if frames else window.start_us
         if not frames or prompts.table.prompts[column].modality == "audio":
-            return None
+            return Evidence(None, None, (), span_us, since_us)
         best = max(range(len(frames)), key=lambda index: float(self._seen[frames[index]][column]))
         allowed = None if prompts.allowed_cells is None else prompts.allowed_cells[column]
         query = prompts.embeddings.picture.vectors[column].to(frames[best].tokens.device)
         weights = self._aligner.attention(frames[best].tokens, query, allowed).cpu().numpy()
         grid = weights.reshape(self._grid).astype(np.float64)
         attention = tuple(tuple(round(float(value), 4) for value in line) for line in grid)
-        return Evidence(region_of(grid), int(window.times_us[best]), attention)
+        return Evidence(region_of(grid), int(window.times_us[best]), attention, span_us, since_us)
 
     def _score(
         self,

@@ -45,7 +45,9 @@ def from_rfc3339(text: str) -> int:
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, json_schema_serialization_defaults_required=True
+    )
 
 
 class EventPrompt(_Part):
@@ -67,6 +69,16 @@ class EventEvidence(_Part):
     attention: tuple[tuple[Unit, ...], ...] = Field(
         description="Share of attention per cell of a small grid, rows from the top; empty where only sound matched."
     )
+    window_start: Moment | None = Field(default=None, description="Capture time at which the best window starts.")
+    window_end: Moment | None = Field(default=None, description="Capture time at which it ends.")
+    since: Moment | None = Field(
+        default=None,
+        description="Capture time of the oldest frame that the best window was judged by: a still picture is not looked"
+        " at again. With the media from then on it can be scored again.",
+    )
+    confidence: Unit | None = Field(default=None, description="Of the best window.")
+    seen: Unit | None = Field(default=None, description="The picture's own confidence in it; null: no picture.")
+    heard: Unit | None = Field(default=None, description="The sound's own confidence in it; null: no sound.")
 
 
 class Stages(_Part):
@@ -171,8 +183,8 @@ def event_of(
         end=to_rfc3339(transition.end_us),
         confidence=_rounded(transition.confidence),
         peak=_rounded(transition.peak),
-        seen=None if transition.seen is None else _rounded(transition.seen),
-        heard=None if transition.heard is None else _rounded(transition.heard),
+        seen=_maybe_rounded(transition.seen),
+        heard=_maybe_rounded(transition.heard),
         evidence=_evidence(transition.evidence),
         snapshot=snapshot,
         severity=note.severity,  # type: ignore[arg-type]  # pydantic checks it
@@ -193,7 +205,7 @@ def latency_of(capture_to_event_s: float, stages: Mapping[str, float]) -> Latenc
 
 def event_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of `Event`; `event.schema.json` holds it."""
-    schema = Event.model_json_schema()
+    schema = Event.model_json_schema(mode="serialization")  # every field is written, those with defaults too
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **schema}
 
 
@@ -204,6 +216,12 @@ def _evidence(evidence: Evidence | None) -> EventEvidence | None:
         region=evidence.region,
         frame_time=None if evidence.frame_time_us is None else to_rfc3339(evidence.frame_time_us),
         attention=tuple(tuple(_rounded(cell) for cell in row) for row in evidence.attention),
+        window_start=None if evidence.window_us is None else to_rfc3339(evidence.window_us[0]),
+        window_end=None if evidence.window_us is None else to_rfc3339(evidence.window_us[1]),
+        since=None if evidence.since_us is None else to_rfc3339(evidence.since_us),
+        confidence=_maybe_rounded(evidence.confidence),
+        seen=_maybe_rounded(evidence.seen),
+        heard=_maybe_rounded(evidence.heard),
     )
 
 
@@ -211,6 +229,10 @@ def _media(position: Position | None) -> Media | None:
     if position is None:
         return None
     return Media(topic=position.topic, partition=position.partition, offset=position.offset)
+
+
+def _maybe_rounded(value: float | None) -> float | None:
+    return None if value is None else _rounded(value)
 
 
 def _rounded(value: float) -> float:

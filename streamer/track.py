@@ -256,12 +256,13 @@ def _seen(scores: WindowScores, confidence: NDArray[np.float32], column: int, *,
         scores.end_us,
         min(1.0, max(0.0, float(confidence[column]))) if is_active else 0.0,
         is_active and bool(confidence[column] >= 0),
-        _known(scores.seen[column]),
-        _known(scores.heard[column]),
+        known(scores.seen[column]),
+        known(scores.heard[column]),
     )
 
 
-def _known(value: np.float32) -> float | None:
+def known(value: np.float32) -> float | None:
+    """A confidence as events tell it, None where there was nothing to be confident of."""
     return None if np.isnan(value) else min(1.0, max(0.0, float(value)))
 
 

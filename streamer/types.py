@@ -226,11 +226,21 @@ class Evidence:
         region: ``(x0, y0, x1, y1)``, 0..1 of the picture, or None where only sound matched.
         frame_time_us: Capture time of the best frame, or None.
         attention: Rows of a small grid, each row summing with the others to 1; empty where only sound matched.
+        window_us: Start and end of the window, capture time.
+        since_us: Capture time of the oldest frame whose tokens the window used: from there on it can be scored again.
+        confidence: Of that window, 0..1.
+        seen: The picture's own confidence in it; None: no picture.
+        heard: The sound's own.
     """
 
     region: tuple[float, float, float, float] | None
     frame_time_us: int | None
     attention: tuple[tuple[float, ...], ...]
+    window_us: tuple[int, int] | None = None
+    since_us: int | None = None
+    confidence: float | None = None
+    seen: float | None = None
+    heard: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

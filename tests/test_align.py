@@ -85,7 +85,6 @@ def test_evidence_says_where_and_when() -> None:
     tokens = tokens_of(a_window(frames=np.stack([picture(GREY), lit]), times_us=(0, SECOND_US)))
     stage.align(tokens)
     evidence = stage.evidence(tokens, 0, 0, prompts)
-    assert evidence is not None
     assert evidence.frame_time_us == SECOND_US
     assert evidence.region == pytest.approx((5 / 7, 1 / 7, 6 / 7, 2 / 7))
     assert sum(map(sum, evidence.attention)) == pytest.approx(1, abs=0.01)
@@ -96,7 +95,9 @@ def test_evidence_of_sound_alone_names_no_place() -> None:
     stage = a_stage(prompts)
     tokens = tokens_of(a_window(frames=picture(GREY)[None], has_sound=True))
     stage.align(tokens)
-    assert stage.evidence(tokens, 0, 0, prompts) is None
+    evidence = stage.evidence(tokens, 0, 0, prompts)
+    assert (evidence.region, evidence.frame_time_us, evidence.attention) == (None, None, ())
+    assert evidence.window_us == (tokens.windows[0].start_us, tokens.windows[0].end_us)
 
 
 def test_when_prompts_change_frames_seen_before_are_scored_with_the_new_ones() -> None:

@@ -100,7 +100,7 @@ def test_without_a_split_all_are_scored_sound_too(root: Path, tmp_path: Path) ->
 def test_names_and_captions_are_scored_on_every_photo(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("streamer.stages.load_encoders", lambda **_: colour_encoders())
+    monkeypatch.setattr("streamer.stages.load_chosen", lambda *_: colour_encoders())
     out = tmp_path / "deep" / "out"
     command(
         manifest=a_manifest(tmp_path, ("red.png", "image", "red", "dev")),

@@ -2,7 +2,9 @@
 
 import json
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -209,6 +211,97 @@ def prefilter(
         [[name, *(str(row[column]) for column in columns)] for name, row in figures["films"].items()],
     )
     return None
+
+
+Manifest = Annotated[Path, typer.Option(help="CSV with columns path, kind, labels, split.", exists=True)]
+Root = Annotated[Path, typer.Option(help="Folder that the manifest's paths are relative to.", exists=True)]
+Split = Annotated[str, typer.Option(help="Only items of this split; empty: all.")]
+Keep = Annotated[Path | None, typer.Option(help="Folder to keep the composed clips in. Default: they are deleted.")]
+
+
+@app.command()
+def evidence(
+    manifest: Manifest,
+    root: Root,
+    split: Split = "dev",
+    clips: Annotated[int, typer.Option(help="Clips to compose of each sort.", min=1)] = 60,
+    keep: Keep = None,
+    config: Config = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Whether evidence is true: fire planted at known places, sounds under other films, events scored again.
+
+    The clips are composed from files of yours: films and sounds without labels, fire, gunshots, sirens, screams,
+    explosions.
+
+    For example: watchword bench evidence --manifest data/manifest.csv --root data
+    """
+    from streamer.cli.progress import counted
+    from streamer.evaluate.evidence import measure_evidence
+    from streamer.settings import load_settings
+    from streamer.stages import open_stages
+
+    stages = open_stages(load_settings(config))
+    with counted("composing") as progress, _folder(keep) as folder:
+        figures = measure_evidence(stages, manifest, root, folder, split=split or None, count=clips, progress=progress)
+    if as_json:
+        return _json(figures)
+    rows = [
+        [name, key.replace("_", " "), str(value)]
+        for name in ("pointing", "senses")
+        for key, value in figures[name].items()
+    ]
+    _table("evidence of composed clips", ["what", "figure", "value"], rows)
+    return None
+
+
+@app.command()
+def fusion(
+    manifest: Manifest,
+    root: Root,
+    split: Split = "dev",
+    clips: Annotated[int, typer.Option(help="Clips to compose of each sort.", min=1)] = 32,
+    keep: Keep = None,
+    config: Config = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """What two senses are worth together, and what is lost with one of them, on composed clips.
+
+    For example: watchword bench fusion --manifest data/manifest.csv --root data
+    """
+    from streamer.cli.progress import counted
+    from streamer.evaluate.fusion import measure_fusion
+    from streamer.settings import load_settings
+    from streamer.stages import open_stages
+
+    stages = open_stages(load_settings(config))
+    with counted("composing") as progress, _folder(keep) as folder:
+        figures = measure_fusion(stages, manifest, root, folder, split=split or None, count=clips, progress=progress)
+    if as_json:
+        return _json(figures)
+    rows = [
+        [f"{gone} lost", *(str(one[key]) for key in ("alone", "fused_without_it", "cost", "fused_beside_it"))]
+        for gone, one in figures["lost"].items()
+    ]
+    _table(
+        f"average precision of {figures['clips']} composed clips: fused {figures['fused_ap']}, seen alone "
+        f"{figures['seen_ap']}, heard alone {figures['heard_ap']}",
+        ["", "single sense", "fused without the other", "cost", "fused beside it"],
+        rows,
+    )
+    return None
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep
+        return
+    with tempfile.TemporaryDirectory(prefix="watchword-composed-") as folder:
+        yield Path(folder)
 
 
 def _say(message: str) -> None:

@@ -99,7 +99,7 @@ def _drawn(verdict: str, result: Result, place: int, shown: Shown) -> Example:
 
 def _seen(shown: Shown) -> bytes:
     evidence = shown.evidence
-    if evidence is None or evidence.frame_time_us is None:
+    if evidence.frame_time_us is None:
         return b""
     return render(
         decode_still(_chunk_at(shown.chunks, evidence.frame_time_us), evidence.frame_time_us, _SIDE_PX, ()),

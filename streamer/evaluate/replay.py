@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from models.evaluate.exact import ExactAligner
 from models.evaluate.manifest import EvaluationError
 from streamer.align import AlignStage, PromptSet
 from streamer.batch import Batcher
-from streamer.decode import decode_chunk
+from streamer.decode import DecodeOptions, decode_chunk
 from streamer.errors import ChunkError
 from streamer.evaluate.clips import Clip
 from streamer.prompts import Prompt
@@ -21,6 +21,7 @@ from streamer.track import TrackOptions, WindowScores, advance, finish
 from streamer.track_state import StreamState
 from streamer.types import Alignment, Decoded, EventState, Evidence, MediaChunk, Tokens, Transition
 
+_PATIENCE_S = 600.0
 _DEPTH = 16  # chunks that are decoded or wait to be windowed
 
 
@@ -72,14 +73,14 @@ class Shown:
         start_us: The window's start.
         seen: The picture's own confidence there; None: no picture.
         heard: The sound's own.
-        evidence: Where it matched; None without a picture.
+        evidence: Where it matched.
         chunks: The window's chunks.
     """
 
     start_us: int
     seen: float | None
     heard: float | None
-    evidence: Evidence | None
+    evidence: Evidence
     chunks: tuple[MediaChunk, ...]
 
 
@@ -248,7 +249,7 @@ def _decoded(stages: Stages, clips: Iterable[Clip]) -> Iterator[tuple[Clip, Deco
     with ThreadPoolExecutor(stages.settings.decode.threads, thread_name_prefix="decode") as pool:
         try:
             for clip in clips:
-                options = stages.decode_options(clip.name)
+                options = patient(stages.decode_options(clip.name))
                 for chunk in clip.chunks(stages.settings):
                     waiting.append((clip, pool.submit(decode_chunk, chunk, options)))
                     if len(waiting) >= _DEPTH:
@@ -258,6 +259,11 @@ def _decoded(stages: Stages, clips: Iterable[Clip]) -> Iterator[tuple[Clip, Deco
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+def patient(options: DecodeOptions) -> DecodeOptions:
+    """The same without a live stream's hurry: files of one's own are not hostile, and a busy machine is no error."""
+    return replace(options, limits=replace(options.limits, timeout_s=_PATIENCE_S))
 
 
 def _result(clip: Clip, future: "Future[Decoded]") -> tuple[Clip, Decoded]:

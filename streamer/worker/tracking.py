@@ -12,7 +12,7 @@ from streamer.events import Event, EventModel, event_of, latency_of
 from streamer.metrics import Metrics
 from streamer.settings import Settings
 from streamer.system import SystemWatch
-from streamer.track import TrackOptions, WindowScores, advance, attach, finish
+from streamer.track import TrackOptions, WindowScores, advance, attach, finish, known
 from streamer.track_state import StreamState, from_document, to_document
 from streamer.types import Alignment, Decoded, EventState, MediaChunk, Polygon, Position, Tokens, Transition, Window
 from streamer.worker.sketches import Sketch
@@ -244,6 +244,8 @@ class Tracking:
             if change.state is EventState.OPEN or change.is_peak:
                 column = prompts.table.columns[change.prompt.id]
                 evidence = self._align.evidence(tokens, row, column, prompts)
+                seen, heard = known(scores.seen[column]), known(scores.heard[column])
+                evidence = replace(evidence, confidence=known(scores.confidence[column]), seen=seen, heard=heard)
                 state = attach(state, change.prompt.id, evidence, _position(window))
                 shown.append(replace(change, evidence=evidence, media=_position(window)))
             else:
