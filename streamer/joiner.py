@@ -13,6 +13,7 @@ from streamer.soundtrack import BRIDGED_SAMPLES, SoundTrack, sample_at
 from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Decoded, MediaChunk, Window
 
 _BRIDGED_US: Final = BRIDGED_SAMPLES * 1_000_000 // SAMPLE_RATE_HZ
+_ROUNDED_US = 1_000  # clocks of containers and resamplers round: for less a window doesn't wait for another chunk
 _SESSIONS: Final = 8  # whose counters are remembered
 
 
@@ -214,7 +215,7 @@ class StreamJoin:
         complete_us = self._complete_until_us()
         while (first_us := self._first_content_us(self.next_us)) is not None:
             start_us = self._start_for(first_us)
-            is_complete = start_us + self.rules.span_us <= complete_us
+            is_complete = start_us + self.rules.span_us <= complete_us + _ROUNDED_US
             is_forced = not is_complete and sum(held.size_bytes for held in self._held) > self.rules.max_bytes
             if not is_complete and not is_forced:
                 break

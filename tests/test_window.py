@@ -165,6 +165,14 @@ def test_a_window_waits_for_the_modality_that_is_behind() -> None:
     assert len(window.times_us) == 8
 
 
+def test_a_window_does_not_wait_a_chunk_long_for_what_a_clock_rounded_off() -> None:
+    windower = a_windower()
+    nearly = a_chunk(1, 2, offset=1, sound_span_s=(1, 2 - 0.0005))
+    (window,) = pushed(windower, a_chunk(0, 1, sound=True), nearly)
+    assert len(window.times_us) == 8
+    assert window.samples[:-8].all()
+
+
 def test_a_window_stops_waiting_when_the_other_modality_is_far_ahead() -> None:
     windower = a_windower(join_wait_s=2.0)
     windows = pushed(windower, a_chunk(0, 1, sound=True), *(a_chunk(k, k + 1, offset=k) for k in range(1, 4)))

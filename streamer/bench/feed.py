@@ -27,23 +27,40 @@ def play(orders: Mapping[str, Any]) -> None:
     cameras = sorted(orders["cameras"].items())
     producer = BoundedProducer(orders["bootstrap"], message_max_bytes=settings.kafka.message_max_bytes)
     began_us = time.time_ns() // 1000
-    # Cameras are not in step: the k-th begins k/n of a chunk later.
-    due = [(began_us + round(k / len(cameras) * 1e6), k, 0) for k in range(len(cameras))]
     end_us = began_us + round(orders["duration_s"] * 1e6)
+    # Cameras are not in step: the k-th begins k/n of a chunk later.
+    shifts_us = [began_us + round(k / len(cameras) * 1e6) for k in range(len(cameras))]
+    due = [_due(shifts_us[k], films[film], 0, k) for k, (_, film) in enumerate(cameras)]
     sys.stdout.write("playing\n")
     sys.stdout.flush()
     while due:
         due.sort()
-        start_us, k, number = due.pop(0)
-        if start_us > end_us:
+        due_us, k, number = due.pop(0)
+        if due_us > end_us:
             break
         stream, film = cameras[k]
+        time.sleep(max(0.0, due_us / 1e6 - time.time()))
         chunk = films[film][number % len(films[film])]
-        next_us = start_us + (chunk.duration_us or 1_000_000)
-        time.sleep(max(0.0, next_us / 1e6 - time.time()))
-        _send(producer, orders["topic"], replace(chunk, stream=stream, capture_us=start_us))
-        due.append((next_us, k, number + 1))
+        capture_us = shifts_us[k] + offset_us(films[film], number)
+        _send(producer, orders["topic"], replace(chunk, stream=stream, capture_us=capture_us))
+        due.append(_due(shifts_us[k], films[film], number + 1, k))
     producer.close()
+
+
+def offset_us(film: Sequence[MediaChunk], number: int) -> int:
+    """When a chunk of a film begins that is played over and over, from the start of the first, microseconds.
+
+    Chunks overlap by a fraction of a packet of sound, so their durations don't add up to that.
+    """
+    length_us = film[-1].capture_us + (film[-1].duration_us or 1_000_000) - film[0].capture_us
+    rounds, place = divmod(number, len(film))
+    return rounds * length_us + film[place].capture_us - film[0].capture_us
+
+
+def _due(shift_us: int, film: Sequence[MediaChunk], number: int, camera: int) -> tuple[int, int, int]:
+    """When the last sample of a chunk is captured; the camera; the chunk."""
+    length_us = film[number % len(film)].duration_us or 1_000_000
+    return shift_us + offset_us(film, number) + length_us, camera, number
 
 
 def _send(producer: BoundedProducer, topic: str, chunk: MediaChunk) -> None:
@@ -57,11 +74,10 @@ def fill(
     start_us = time.time_ns() // 1000 - 3_600_000_000
     count = 0
     for number in range(rounds):
-        chunk = chunks[number % len(chunks)]
+        chunk, capture_us = chunks[number % len(chunks)], start_us + offset_us(chunks, number)
         for stream in streams:
-            _send(producer, topic, replace(chunk, stream=stream, capture_us=start_us))
+            _send(producer, topic, replace(chunk, stream=stream, capture_us=capture_us))
             count += 1
-        start_us += chunk.duration_us or 1_000_000
     producer.flush(60)
     return count
 
