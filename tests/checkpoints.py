@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
@@ -133,3 +134,58 @@ def _save(folder: Path, *parts: Any) -> Path:
     for part in parts:
         part.save_pretrained(folder)
     return folder
+
+
+def write_yamnet(path: Path, *, takes_samples: bool, classes: int = 521) -> tuple[Any, Any]:
+    """A LiteRT file with YAMNet's ends: the mean over time, one layer, a sigmoid. Returns its weights and biases."""
+    import flatbuffers  # noqa: PLC0415  # of the packages that only yamnet needs
+    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415
+
+    rng = np.random.default_rng(3)
+    rows, columns = (156, 100) if takes_samples else (96, 64)
+    weights = rng.normal(0, 0.5, (classes, columns)).astype(np.float32)
+    biases = rng.normal(-2, 1, classes).astype(np.float32)
+    model = schema.ModelT()
+    model.version, model.buffers, model.operatorCodes = 3, [schema.BufferT()], []
+    graph = schema.SubGraphT()
+    graph.tensors, graph.operators = [], []
+
+    def tensor(shape: list[int], value: Any = None) -> int:
+        made = schema.TensorT()
+        made.shape, made.name = shape, str(len(graph.tensors))
+        made.type = schema.TensorType.INT32 if value is not None and value.dtype == np.int32 else 0
+        if value is not None:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(value.tobytes(), np.uint8)
+            model.buffers.append(buffer)
+            made.buffer = len(model.buffers) - 1
+        graph.tensors.append(made)
+        return len(graph.tensors) - 1
+
+    def operator(name: str, inputs: list[int], output: list[int]) -> int:
+        code, made = schema.OperatorCodeT(), schema.OperatorT()
+        code.builtinCode = getattr(schema.BuiltinOperator, name)
+        code.deprecatedBuiltinCode, code.version = code.builtinCode, 1
+        model.operatorCodes.append(code)
+        made.opcodeIndex, made.inputs = len(model.operatorCodes) - 1, inputs
+        options = {"RESHAPE": "Reshape", "MEAN": "Reducer", "FULLY_CONNECTED": "FullyConnected"}.get(name)
+        if options:
+            made.builtinOptionsType = getattr(schema.BuiltinOptions, f"{options}Options")
+            made.builtinOptions = getattr(schema, f"{options}OptionsT")()
+        made.outputs = [tensor(output)]
+        graph.operators.append(made)
+        return int(made.outputs[0])
+
+    given = tensor([rows * columns] if takes_samples else [1, rows, columns])
+    shaped = given
+    if takes_samples:
+        shaped = operator("RESHAPE", [given, tensor([3], np.array([1, rows, columns], np.int32))], [1, rows, columns])
+    mean = operator("MEAN", [shaped, tensor([1], np.array([1], np.int32))], [1, columns])
+    parts = [mean, tensor([classes, columns], weights), tensor([classes], biases)]
+    scores = operator("LOGISTIC", [operator("FULLY_CONNECTED", parts, [1, classes])], [1, classes])
+    graph.inputs, graph.outputs = [given], [scores]
+    model.subgraphs = [graph]
+    builder = flatbuffers.Builder(1 << 16)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return weights, biases
