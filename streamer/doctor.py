@@ -127,19 +127,9 @@ def _redis(settings: Settings) -> Iterator[Finding]:
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
-    from models.load import load_encoders
+    from models.load import load_chosen
 
-    encode = settings.encode
-    encoders = load_encoders(
-        picture=encode.picture,
-        picture_model=encode.picture_model,
-        sound=encode.sound,
-        sound_model=encode.sound_model,
-        runtime=encode.runtime,
-        device=encode.device,
-        precision=encode.precision,
-        threads=encode.threads,
-    )
+    encoders = load_chosen(settings.encode)
     for part in ("picture", "picture_text", "sound", "sound_text"):
         model = getattr(encoders, part)
         yield Finding(f"model, {part.replace('_', ' ')}", "ok", f"{model.name}, SHA-256 {model.sha256[:12]}")

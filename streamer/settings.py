@@ -97,7 +97,7 @@ class Encode(_Section):
 
     picture: Literal["compact", "clip", "siglip2"]
     picture_model: str
-    sound: Literal["compact", "clap"]
+    sound: Literal["compact", "clap", "yamnet"]
     sound_model: str
     runtime: Literal["auto", "openvino", "torch"]
     device: Literal["auto", "cpu", "cuda"]
@@ -223,10 +223,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 "encode.runtime openvino runs on the CPU; use encode.runtime torch with encode.device cuda"
             )
-        for part, families in (("picture", ("clip", "siglip2")), ("sound", ("clap",))):
+        for part, families in (("picture", ("clip", "siglip2")), ("sound", ("clap", "yamnet"))):
             if getattr(self.encode, part) in families and not getattr(self.encode, f"{part}_model"):
                 raise ValueError(
-                    f"encode.{part} {getattr(self.encode, part)} needs encode.{part}_model, an id or a folder"
+                    f"encode.{part} {getattr(self.encode, part)} needs encode.{part}_model, an id, a folder or a file"
                 )
         return self
 

@@ -8,7 +8,7 @@ from typing import Literal
 from models.aligner import Aligner
 from models.calibrate import NORMALISED_PRIOR, PRIOR, Calibrations
 from models.encoders import Encoders
-from models.load import load_encoders, pick_device, pick_runtime
+from models.load import load_chosen, pick_device, pick_runtime
 from models.normalise import Normaliser, load_normaliser
 from streamer.align import AlignStage, PromptEmbedder, PromptSet, limit_torch
 from streamer.decode import DecodeOptions
@@ -74,16 +74,7 @@ def open_stages(settings: Settings, encoders: Encoders | None = None) -> Stages:
         ModelError: A model cannot be loaded.
     """
     encode = settings.encode
-    loaded = encoders or load_encoders(
-        picture=encode.picture,
-        picture_model=encode.picture_model,
-        sound=encode.sound,
-        sound_model=encode.sound_model,
-        runtime=encode.runtime,
-        device=encode.device,
-        precision=encode.precision,
-        threads=encode.threads,
-    )
+    loaded = encoders or load_chosen(encode)
     device = pick_device(encode.device)
     limit_torch(encode.threads if pick_runtime(encode.runtime, device) == "torch" else 1)
     normaliser = load_normaliser(loaded) if settings.calibrate.normalise else Normaliser()

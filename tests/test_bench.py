@@ -221,7 +221,7 @@ def test_a_mix_that_ten_cameras_overload_has_its_row() -> None:
 
 
 def test_following_activity_is_compared_with_every_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(effort, "load_encoders", lambda **_: colour_encoders())
+    monkeypatch.setattr(effort, "load_chosen", lambda *_: colour_encoders())
     film = make_clip(tmp_path / "street.mp4", seconds=4)
     lines: list[str] = []
     figures = measure_effort(load_settings(), lines.append, [film])

@@ -119,10 +119,10 @@ def test_altered_weights_fail_and_say_what_to_reinstall(monkeypatch: pytest.Monk
 
 
 def test_what_cannot_be_imported_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(**_: object) -> None:
+    def broken(*_: object) -> None:
         raise ImportError("libgomp.so.1: cannot open shared object file")
 
-    monkeypatch.setattr(load, "load_encoders", broken)
+    monkeypatch.setattr(load, "load_chosen", broken)
     found = found_by("models", load_settings())
     assert found["models"].status == "fail"
     assert "libgomp.so.1" in found["models"].found

@@ -102,7 +102,8 @@ def test_a_phrase_means_about_what_its_english_means(
 @pytest.mark.parametrize(
     ("text", "meant"),
     [("incendie dans l'entrepôt", "fire in the warehouse"), ("пожар на складе", "fire in a warehouse"),
-     ("倉庫の火災", "a fire in a warehouse"), ("حريق كبير", "a big fire"), ("un incendio nel magazzino", "a fire in the shop")],
+     ("倉庫の火災", "a fire in a warehouse"), ("حريق كبير", "a big fire"),
+     ("un incendio nel magazzino", "a fire in the shop")],
 )  # fmt: skip
 def test_languages_without_a_dictionary_are_read_as_sentences(
     english: MiniLMText, multilingual: MultilingualText, text: str, meant: str

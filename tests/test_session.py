@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from streamer import worker
 from streamer.errors import PromptError, SourceError, UnavailableError
 from streamer.events import Event
 from streamer.ingest.spec import SourceSpec
@@ -26,7 +25,7 @@ SCENES = [("grey", 1.0), ("red", 4.0), ("grey", 2.0)]
 
 @pytest.fixture(autouse=True)
 def quick_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "load_encoders", lambda **_: colour_encoders())
+    monkeypatch.setattr("streamer.stages.load_chosen", lambda *_: colour_encoders())
 
 
 @pytest.fixture(scope="module")

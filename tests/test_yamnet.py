@@ -42,7 +42,7 @@ def noise(count: int, length: int) -> NDArray[np.float32]:
     return np.random.default_rng(length).normal(0, 0.1, (count, length)).astype(np.float32)
 
 
-def test_scores_are_those_of_the_file_for_each_patch(tmp_path: Path, text: TextEncoder, takes_samples: bool) -> None:  # noqa: FBT001  # a fixture
+def test_scores_are_those_of_the_file_for_each_patch(tmp_path: Path, text: TextEncoder, takes_samples: bool) -> None:
     weights, biases = write_yamnet(tmp_path / "yamnet.tflite", takes_samples=takes_samples)
     write_class_map(tmp_path)
     sounds, _ = load_yamnet(str(tmp_path / "yamnet.tflite"), text)
@@ -68,7 +68,7 @@ def test_scores_are_those_of_the_file_for_each_patch(tmp_path: Path, text: TextE
 
 @pytest.mark.parametrize(("length", "tokens"), [(1, 1), (SECOND, 1), (2 * SECOND, 4), (3 * SECOND + 7, 7)])
 def test_sound_of_any_length_has_unit_tokens_each_third_of_a_second(
-    tmp_path: Path, text: TextEncoder, takes_samples: bool, length: int, tokens: int  # noqa: FBT001  # a fixture
+    tmp_path: Path, text: TextEncoder, takes_samples: bool, length: int, tokens: int
 ) -> None:  # fmt: skip
     write_yamnet(tmp_path / "yamnet.tflite", takes_samples=takes_samples)
     write_class_map(tmp_path)

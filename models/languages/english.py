@@ -19,7 +19,7 @@ BUCKETS = 1 << 14
 LONGEST_GRAM = 4
 LETTERS_MARGIN = 0.0  # log-odds from which an unknown word counts as foreign
 ENDINGS = (("ies", "y"), ("es", ""), ("s", ""), ("ied", "y"), ("ed", ""), ("ed", "e"), ("ing", ""), ("ing", "e"))
-ENDINGS_TOO = (("er", ""), ("er", "e"), ("est", ""), ("ly", ""), ("'s", ""), ("’s", ""), ("s'", "s"), ("n't", ""))
+ENDINGS_TOO = (("er", ""), ("er", "e"), ("est", ""), ("ly", ""), ("'s", ""), ("\u2019s", ""), ("s'", "s"), ("n't", ""))
 
 
 def scripts_of(text: str) -> set[str]:

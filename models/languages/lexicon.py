@@ -24,7 +24,7 @@ ENDINGS = {
     "hi": ("ियाँ", "ियों", "ों", "ें", "ाएँ", "ा", "े", "ी"),
 }
 SHORTEST_STEM = {"de": 3, "es": 3, "hi": 2}
-WORD = re.compile(r"[^\W\d_](?:[^\W_]|[\u0900-\u0963\u200c\u200d'’-](?=[^\W_]|[\u0900-\u0963]|$|\s))*", re.UNICODE)
+WORD = re.compile(r"[^\W\d_](?:[^\W_]|[\u0900-\u0963\u200c\u200d'\u2019-](?=[^\W_]|[\u0900-\u0963]|$|\s))*", re.UNICODE)
 _NUKTA = "\u093c"
 _BINDU = {"\u0901": "\u0902", "\u200c": "", "\u200d": ""}
 
@@ -100,7 +100,7 @@ class Lexicon:
                 if found is not None:
                     break
             else:
-                length, found = 1, None  # noqa: PLW2901  # nothing was found
+                length, found = 1, None
             yield found, length, start
             start += length
 
@@ -112,7 +112,7 @@ class Lexicon:
         return bare
 
 
-_PARTICLES = frozenset("a an the of to in on at from and or with is".split())
+_PARTICLES = frozenset("a an the of to in on at from and or with is".split(" "))
 
 
 @cache
@@ -134,7 +134,7 @@ def words_of(text: str) -> list[str]:
 
 def key_of(term: str) -> str:
     """How a term is looked up: case, blanks, Hindi's dots and nasal signs do not count."""
-    folded = unicodedata.normalize("NFC", " ".join(term.split())).casefold()
+    folded = unicodedata.normalize("NFC", " ".join(term.split(" "))).casefold()
     if not any("\u0900" <= sign <= "\u097f" for sign in folded):
         return folded
     spread = unicodedata.normalize("NFD", folded).replace(_NUKTA, "")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.calibrate import PRIOR
 from models.encoders import Encoders
-from models.load import load_encoders
+from models.load import load_chosen
 from streamer.align import AlignStage, PromptEmbedder
 from streamer.bench.footage import CAMERA, room, street
 from streamer.decode import DecodeOptions, decode_chunk
@@ -53,15 +53,7 @@ def measure_effort(settings: Settings, say: Say, films: Sequence[Path]) -> dict[
 
     Full effort is every frame of the motion rate decoded and encoded.
     """
-    encode = settings.encode
-    encoders = load_encoders(
-        picture=encode.picture,
-        picture_model=encode.picture_model,
-        runtime=encode.runtime,
-        device=encode.device,
-        precision=encode.precision,
-        threads=encode.threads,
-    )
+    encoders = load_chosen(settings.encode)
     rows = {}
     for name, chunks in _films(settings, films).items():
         full = _watch(_full(settings), encoders, chunks)

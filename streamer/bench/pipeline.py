@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from models.encoders import PictureEncoder
-from models.load import load_encoders
+from models.load import load_chosen
 from streamer.bench.feed import fill
 from streamer.bench.footage import SMALL, street
 from streamer.bench.prompts import distinct_prompts
@@ -103,15 +103,7 @@ def _encoded_fps(encoder: PictureEncoder, frames: np.ndarray[Any, np.dtype[np.ui
 
 
 def _encoder(settings: Settings) -> PictureEncoder:
-    encode = settings.encode
-    return load_encoders(
-        picture=encode.picture,
-        picture_model=encode.picture_model,
-        runtime=encode.runtime,
-        device=encode.device,
-        precision=encode.precision,
-        threads=encode.threads,
-    ).picture
+    return load_chosen(settings.encode).picture
 
 
 def _frames(chunks: Sequence[Any], settings: Settings) -> np.ndarray[Any, np.dtype[np.uint8]]:

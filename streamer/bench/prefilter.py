@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.aligner import Aligner
 from models.calibrate import PRIOR
 from models.encoders import PictureTokens
-from models.load import load_encoders
+from models.load import load_chosen
 from models.queries import Queries
 from streamer.bench.prompts import distinct_prompts
 from streamer.demo import street_footage
@@ -38,15 +38,7 @@ def measure_prefilter(
         texts: Prompts; none: 10,000 made from words.
         threshold: Of every prompt.
     """
-    encode = settings.encode
-    encoders = load_encoders(
-        picture=encode.picture,
-        picture_model=encode.picture_model,
-        runtime=encode.runtime,
-        device="cpu",
-        precision=encode.precision,
-        threads=1,
-    )
+    encoders = load_chosen(settings.encode.model_copy(update={"device": "cpu", "threads": 1}))
     torch.set_num_threads(1)
     texts = texts or [str(prompt["text"]) for prompt in distinct_prompts(10_000)]
     began_s = time.perf_counter()
