@@ -6,6 +6,7 @@ frame, ``moved`` at the motion tokens of a window, ``heard`` at the tokens of a 
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.calibrate import Calibration
+from models.encoders import PictureEncoder
 from models.errors import ModelError
+from models.heard import KindHeads
 from models.integrity import load_safetensors, sha256_of
+from models.runtime import cache_folder
 
 SENSES = ("seen", "moved", "heard")
 FORMAT = 1
@@ -289,6 +293,14 @@ def save_senses(path: Path, senses: Mapping[str, LearnedSense], encoder: str) ->
     return digest
 
 
+def learned_file(encoder: PictureEncoder, folder: Path) -> Path:
+    """Where the weights for a picture encoder lie: those of the default one in ``folder``, others in the cache."""
+    if encoder.name == "efficientnet-lite0":
+        return folder / "learned.safetensors"
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", encoder.name)
+    return cache_folder() / f"learned-{plain}-{encoder.sha256[:12]}.safetensors"
+
+
 def load_learned_file(path: Path) -> Learned:
     """Read what `save_senses` wrote.
 
@@ -316,7 +328,8 @@ def load_learned_file(path: Path) -> Learned:
 def _sense(name: str, entry: Mapping[str, object], tensors: Mapping[str, Tensor]) -> LearnedSense:
     try:
         shape = entry["net"]
-        net = AttentionNet(**shape).eval()  # type: ignore[arg-type]  # of JSON; wrong ones raise below
+        family = KindHeads if "kinds" in shape else AttentionNet  # type: ignore[operator]  # of JSON, as is the next
+        net = family(**shape).eval()  # type: ignore[arg-type]  # wrong ones raise below
         prefix = f"{name}.net."
         net.load_state_dict(
             {key.removeprefix(prefix): value.float() for key, value in tensors.items() if key.startswith(prefix)}
