@@ -97,3 +97,38 @@ def fit_platt(
         curve = (design * (weights * probability * (1 - probability))[:, None]).T @ design + ridge
         theta -= np.linalg.solve(curve, gradient)
     return float(theta[0]), float(theta[1])
+
+
+def recalibrate(
+    prior: Calibration, scores: NDArray[np.float64], labels: NDArray[np.float64], trust: float = 4.0
+) -> Calibration:
+    """A prompt's own curve from a few of its windows that someone marked right or wrong.
+
+    The prior counts as a Gaussian around its logit: with few labels the curve stays near it, with many it leaves it.
+
+    Args:
+        prior: The curve so far.
+        scores: ``(N,)``, scores of what was marked. Drawn from what the prompt meets, not from its alerts alone: a
+            curve that saw alerts only does not know what was rightly left out.
+        labels: ``(N,)``, 1 right, 0 wrong.
+        trust: In the prior: how many labels weigh as much.
+
+    Returns:
+        ``trained`` once there are both right and wrong ones; the prior itself without any label.
+    """
+    if not len(scores):
+        return prior
+    # In units of the prior's own logit: slope 1 and bias 0 are the prior.
+    logits = np.clip(prior.slope * scores + prior.bias, -12, 12)
+    design = np.stack((logits, np.ones_like(logits)), axis=1)
+    start, ridge = np.array((1.0, 0.0)), np.diag((trust, trust / 4))
+    theta = start.copy()
+    for _ in range(60):
+        probability = 1 / (1 + np.exp(-np.clip(design @ theta, -60, 60)))
+        gradient = design.T @ (probability - labels) + ridge @ (theta - start)
+        curve = (design * (probability * (1 - probability))[:, None]).T @ design + ridge
+        step = np.linalg.solve(curve, gradient)
+        theta -= step / max(1.0, float(np.abs(step).max()))  # a full step can overshoot and never return
+    slope = max(0.1, float(theta[0]))  # marks that contradict the ranking must not turn it round
+    both = bool(labels.any() and not labels.all())
+    return Calibration(slope * prior.slope, slope * prior.bias + float(theta[1]), trained=both)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.calibrate import PRIOR, Calibration, fit_platt, fuse
+from models.calibrate import PRIOR, Calibration, fit_platt, fuse, recalibrate
 
 MODALITY = np.array(["any", "both", "video", "audio"])
 
@@ -53,3 +53,30 @@ def test_platt_recovers_the_curve_that_labels_were_drawn_from() -> None:
     slope, bias = fit_platt(scores, labels, np.ones(40_000))
     assert slope == pytest.approx(20, rel=0.05)
     assert bias == pytest.approx(-9, rel=0.05)
+
+
+def test_a_few_marks_correct_a_prior_that_is_off() -> None:
+    rng = np.random.default_rng(1)
+    prior = Calibration(slope=20.0, bias=-10.0)
+    truth = Calibration(slope=20.0, bias=-6.0)
+    scores = rng.uniform(0.1, 0.6, 4000)
+    chance = truth.probability(scores.astype(np.float32))
+    labels = (rng.random(4000) < chance).astype(float)
+
+    def error(count: int) -> float:
+        own = recalibrate(prior, scores[:count], labels[:count])
+        return float(np.abs(own.probability(scores.astype(np.float32)) - chance).mean())
+
+    assert error(0) > error(20) > error(2000)
+    assert error(2000) < 0.03
+
+
+def test_without_marks_the_prior_stays() -> None:
+    prior = Calibration(slope=20.0, bias=-10.0)
+    assert recalibrate(prior, np.zeros(0), np.zeros(0)) is prior
+    assert not recalibrate(prior, np.array([0.5]), np.array([1.0])).trained
+
+
+def test_marks_that_contradict_the_ranking_do_not_turn_it_round() -> None:
+    scores = np.linspace(0, 1, 200)
+    assert recalibrate(Calibration(20.0, -10.0), scores, (scores < 0.5).astype(float)).slope > 0
