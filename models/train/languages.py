@@ -99,11 +99,11 @@ def write_hindi(cldr: Path, target: Path) -> None:
 
 
 def wordnet_words() -> set[str]:
-    """Every single word of WordNet, lower case, irregular forms among them."""
+    """Every word of WordNet, lower case, irregular forms among them."""
     words = set()
     for part in ("noun", "verb", "adj", "adv"):
         for line in (WORDNET / f"index.{part}").read_text(encoding="utf-8").splitlines():
-            words.add(line.split(" ", 1)[0])
+            words.update(line.split(" ", 1)[0].split("_"))
         for line in (WORDNET / f"{part}.exc").read_text(encoding="utf-8").splitlines():
             words.update(line.split())
     return {word for word in words if re.fullmatch(r"[a-z]+(-[a-z]+)*", word)}

@@ -311,7 +311,14 @@ def _label(pair: str) -> tuple[str, str]:
 
 
 def _done(verb: str, prompt: "Prompt", *, as_json: bool) -> None:
+    from models.languages.reading import read_prompt
+
     _write(_json(prompt.to_document()) if as_json else f"{verb} {prompt.id} (version {prompt.version})")
+    reading = read_prompt(prompt.text)
+    if reading.warning:
+        typer.echo(f"with the built-in encoders, {reading.warning}", err=True)
+    elif reading.way == "words":
+        typer.echo(f"read as {reading.english!r} by the built-in encoders", err=True)
 
 
 def _show_table(prompts: "Sequence[Prompt]") -> None:

@@ -1,13 +1,14 @@
 """Standing prompts, ready for alignment: embedded off the batch loop, swapped in whole."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from streamer.align import PromptEmbedder, PromptSet
 from streamer.errors import WatchwordError
 from streamer.prompt_follower import PromptFollower
+from streamer.prompts import Prompt
 
 _log = structlog.get_logger(__name__)
 _POLL_S = 0.2
@@ -31,6 +32,7 @@ class PromptSets:
         self._current = embedder.embed(0, ())
         self._stopping = threading.Event()
         self.failure: BaseException | None = None
+        self._doubted: set[tuple[str, int]] = set()
         self._thread = threading.Thread(target=self._run, name="prompt-sets", daemon=True)
 
     @property
@@ -71,4 +73,12 @@ class PromptSets:
                 _log.error("prompts not embedded, the last ones stay in force", error=str(error))
                 self._stopping.wait(1.0)
                 continue
+            self._doubt(enabled)
             self._on_change(frozenset(prompt.id for prompt in enabled))
+
+    def _doubt(self, prompts: Sequence[Prompt]) -> None:
+        """Log once what the author of a prompt should know."""
+        new = [prompt for prompt in prompts if (prompt.id, prompt.version) not in self._doubted]
+        for prompt_id, doubt in self._embedder.doubts(new).items():
+            _log.warning("prompt in doubt", prompt=prompt_id, reason=doubt)
+        self._doubted = {(prompt.id, prompt.version) for prompt in prompts}
