@@ -8,12 +8,14 @@ attends to, mixed with the similarity to the whole. Scores are cosines; `calibra
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from models.prefilter import Candidates, prefilter
 from models.queries import Queries
 
 # softmax(q.k / 0.02) over cosines: half a dozen cells at most share the weight. Insensitive between 0.01 and 0.04.
 TEMPERATURE = 0.02
+SHOWN_TEMPERATURE = 0.04  # of what is shown to people: regions overlap best from 0.04 to 0.06
 MIX = 0.5  # share of the attended similarity; the rest is the whole's
 CHUNK_SCORES = 4_000_000  # similarities held at once: 16 MB each for them and for their softmax
 # Of fewer prompts than this, or of fewer similarities, all cost less than choosing whom to spare.
@@ -65,13 +67,34 @@ class Aligner:
         return self._score(tokens, whole, queries, None, floors)
 
     def attention(
-        self, cells: torch.Tensor, query: torch.Tensor, allowed_cells: torch.Tensor | None = None
+        self,
+        cells: torch.Tensor,
+        query: torch.Tensor,
+        allowed_cells: torch.Tensor | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> torch.Tensor:
-        """Where one prompt looks: ``(S, D)``, ``(D,)`` and bool ``(S,)`` to ``(S,)``, which sums to 1."""
-        similarity = cells @ query
+        """Where one prompt is matched, for people: by what its cells are like the prompt beyond what is usual there.
+
+        Plain similarity is highest where a cell says little: of fire planted in ordinary footage its maximum found
+        23 %; less what a cell has in common with its frame, and smoothed, 62 % (`watchword bench evidence`).
+
+        Args:
+            cells: float32 ``(S, D)``, unit length, of one frame.
+            query: float32 ``(D,)``, unit length.
+            allowed_cells: bool ``(S,)``; None: everywhere.
+            grid: Rows and columns of the cells; None: they have no neighbours to be smoothed with.
+
+        Returns:
+            float32 ``(S,)``, which sums to 1.
+        """
+        margin = cells @ query - cells @ functional.normalize(cells.mean(0), dim=0)
+        if grid is not None and min(grid) > 1:
+            near = margin.new_tensor((0.25, 0.5, 0.25))
+            padded = functional.pad(margin.view(1, 1, *grid), (1, 1, 1, 1), mode="reflect")
+            margin = functional.conv2d(padded, torch.outer(near, near)[None, None]).reshape(-1)
         if allowed_cells is not None:
-            similarity = similarity.masked_fill(~allowed_cells, float("-inf"))
-        return (similarity / self.temperature).softmax(0)
+            margin = margin.masked_fill(~allowed_cells, float("-inf"))
+        return (margin / SHOWN_TEMPERATURE).softmax(0)
 
     def _score(
         self,

@@ -19,7 +19,7 @@ HEARD = ("gunshot", "siren", "scream", "explosion")
 _SIDES = (0.25, 0.5)  # of the picture, least and most, of what is planted
 
 
-def measure_evidence(
+def measure_evidence(  # noqa: PLR0913  # what a manifest needs, by name
     stages: Stages,
     manifest: Path,
     root: Path,
@@ -28,6 +28,8 @@ def measure_evidence(
     split: str | None = "dev",
     count: int = 60,
     seed: int = 1,
+    seen: str = SEEN,
+    heard: Sequence[str] = HEARD,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Plant photos and films of fire in ordinary films, put sounds under others, and look at the evidence.
@@ -40,6 +42,8 @@ def measure_evidence(
         split: Only items of this split; None: all.
         count: Of planted clips, and of those with other sounds.
         seed: Of places and pairs.
+        seen: Label of what is planted.
+        heard: Labels of the sounds.
         progress: Told about each clip.
 
     Raises:
@@ -47,14 +51,15 @@ def measure_evidence(
     """
     items = read_manifest(manifest, split)
     rng = np.random.default_rng(seed)
-    planted = _planted(items, root, folder, count, rng, progress)
-    carried = _carried(items, root, folder, count, rng, progress)
-    prompts = prompt_set(stages, ask_texts([SEEN, *HEARD]))
+    planted = _planted(items, root, folder, count, seen, rng, progress)
+    carried = _carried(items, root, folder, count, (seen, heard), rng, progress)
+    texts = [seen, *heard]
+    prompts = prompt_set(stages, ask_texts(texts))
     clips = [Clip(f"planted-{number}", one.path) for number, one in enumerate(planted)]
     progress("looking at planted fire", 0, 1)
     shown = show(stages, dict.fromkeys(clips, ("seen", (0,))), prompts)
     pointing = _pointing([(one, shown[clip.name, 0]) for one, clip in zip(planted, clips, strict=True)])
-    columns = {text: column for column, text in enumerate([SEEN, *HEARD])}
+    columns = {text: column for column, text in enumerate(texts)}
     wanted = {
         Clip(f"carried-{number}", one.path): ("confidence", (columns[text],))
         for number, (one, text, _) in enumerate(carried)
@@ -93,9 +98,15 @@ def _some(items: list[Item], what: str) -> list[Item]:
 
 
 def _planted(
-    items: Sequence[Item], root: Path, folder: Path, count: int, rng: np.random.Generator, progress: Progress
+    items: Sequence[Item],
+    root: Path,
+    folder: Path,
+    count: int,
+    label: str,
+    rng: np.random.Generator,
+    progress: Progress,
 ) -> list[Composed]:
-    films, fires = ordinary(items, "video"), labelled(items, ("image", "video"), SEEN)
+    films, fires = ordinary(items, "video"), labelled(items, ("image", "video"), label)
     made = []
     for number in range(count):
         film, fire = films[number % len(films)], fires[int(rng.integers(len(fires)))]
@@ -112,23 +123,30 @@ def _place(rng: np.random.Generator) -> Box:
 
 
 def _carried(
-    items: Sequence[Item], root: Path, folder: Path, count: int, rng: np.random.Generator, progress: Progress
+    items: Sequence[Item],
+    root: Path,
+    folder: Path,
+    count: int,
+    labels: tuple[str, Sequence[str]],
+    rng: np.random.Generator,
+    progress: Progress,
 ) -> list[tuple[Composed, str, str]]:
     """Clips, the prompt that holds, and the sense that carries it."""
+    label, loud = labels
     films, sounds = ordinary(items, "video"), ordinary(items, "audio")
-    fires = labelled(items, ("video",), SEEN)
+    fires = labelled(items, ("video",), label)
     made = []
     for number in range(count):
         target = folder / f"carried-{number}.mp4"
         if number % 2:
-            text, sense = HEARD[number // 2 % len(HEARD)], "heard"
-            heard = labelled(items, ("audio",), text)
-            film, sound = films[int(rng.integers(len(films)))], heard[int(rng.integers(len(heard)))]
+            text, sense = loud[number // 2 % len(loud)], "heard"
+            sources = labelled(items, ("audio",), text)
+            film, sound = films[int(rng.integers(len(films)))], sources[int(rng.integers(len(sources)))]
             made.append((accompany(root / film.path, root / sound.path, target), text, sense))
         else:
             fire = fires[number // 2 % len(fires)]
             under = None if number % 4 else root / sounds[int(rng.integers(len(sounds)))].path
-            made.append((accompany(root / fire.path, under, target), SEEN, "seen"))
+            made.append((accompany(root / fire.path, under, target), label, "seen"))
         progress(made[-1][0].note, number + 1, count)
     return made
 

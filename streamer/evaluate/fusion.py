@@ -29,7 +29,7 @@ class _Case:
     carried_by: str
 
 
-def measure_fusion(
+def measure_fusion(  # noqa: PLR0913  # what a manifest needs, by name
     stages: Stages,
     manifest: Path,
     root: Path,
@@ -38,6 +38,8 @@ def measure_fusion(
     split: str | None = "dev",
     count: int = 32,
     seed: int = 1,
+    seen: str = SEEN,
+    heard: Sequence[str] = HEARD,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Watch for fire and for the sounds of `HEARD` at once, in clips in which one sense alone carries an event.
@@ -53,12 +55,14 @@ def measure_fusion(
         split: Only items of this split; None: all.
         count: Of clips of each third.
         seed: Of the pairs.
+        seen: Label of what only pictures carry.
+        heard: Labels of what only sounds carry.
         progress: Told about each clip.
 
     Raises:
         EvaluationError: The manifest lacks what is needed.
     """
-    cases = _cases(read_manifest(manifest, split), root, count, np.random.default_rng(seed))
+    cases = _cases(read_manifest(manifest, split), root, count, (seen, heard), np.random.default_rng(seed))
     clips: dict[str, list[Clip]] = {"both": [], "picture": [], "sound": []}
     for number, case in enumerate(cases):
         both = accompany(case.film, case.sound, folder / f"both-{number}.mp4")
@@ -70,27 +74,30 @@ def measure_fusion(
         for name, one in made.items():
             clips[name].append(Clip(f"{name}-{number}", one.path))
         progress(made["both"].note, number + 1, len(cases))
-    prompts = prompt_set(stages, ask_texts([SEEN, *HEARD]))
+    prompts = prompt_set(stages, ask_texts([seen, *heard]))
     scores: dict[tuple[str, str], NDArray[np.float64]] = {}
     for name, some in clips.items():
         progress(f"watching {name}", 0, 1)
         watched = list(watch(stages, some, prompts))
         for sense in ("confidence", *(("seen", "heard") if name == "both" else ())):
             scores[name, sense] = np.array([float(one.best(sense).max()) for one in watched])
-    return {"split": split, "composed": True, "prompts": [SEEN, *HEARD], **_compare(cases, scores)}
+    return {"split": split, "composed": True, "prompts": [seen, *heard], **_compare(cases, scores)}
 
 
-def _cases(items: Sequence[Item], root: Path, count: int, rng: np.random.Generator) -> list[_Case]:
+def _cases(
+    items: Sequence[Item], root: Path, count: int, labels: tuple[str, Sequence[str]], rng: np.random.Generator
+) -> list[_Case]:
+    label, loud = labels
     films, sounds = ordinary(items, "video"), ordinary(items, "audio")
-    fires = labelled(items, ("video",), SEEN)
+    fires = labelled(items, ("video",), label)
     cases = []
     for number in range(count):
         fire, film = fires[number % len(fires)], films[number % len(films)]
-        heard = labelled(items, ("audio",), HEARD[number % len(HEARD)])
+        sources = labelled(items, ("audio",), loud[number % len(loud)])
         quiet = [root / sounds[int(rng.integers(len(sounds)))].path for _ in range(2)]
-        loud = root / heard[int(rng.integers(len(heard)))].path
+        sound = root / sources[int(rng.integers(len(sources)))].path
         cases.append(_Case(root / fire.path, None if number % 2 else quiet[0], "picture"))
-        cases.append(_Case(root / film.path, loud, "sound"))
+        cases.append(_Case(root / film.path, sound, "sound"))
         cases.append(_Case(root / film.path, quiet[1], ""))
     return cases
 
