@@ -11,6 +11,7 @@ from torch import Tensor
 from models.aligner import Aligner
 from models.calibrate import Calibration, Calibrations, fuse
 from models.encoders import Encoders, TextEncoder
+from models.languages.multilingual import doubt_about
 from models.normalise import Normaliser, Scales, Scaling
 from models.prompts import PromptEmbeddings, PromptText, embed_prompts
 from streamer.masks import rasterise
@@ -112,6 +113,11 @@ class PromptEmbedder:
         allowed = self._allowed_cells(prompts)
         scalings = self._scales[0].of(embeddings.picture.vectors), self._scales[1].of(embeddings.sound.vectors)
         return PromptSet(generation, prompts, embeddings, allowed, self._calibrations, self._exit_ratio, scalings)
+
+    def doubts(self, prompts: Sequence[Prompt]) -> dict[str, str]:
+        """By id, what the author of a prompt should know of how its text is read."""
+        found = {prompt.id: doubt_about(prompt.text, self._encoders.picture_text) for prompt in prompts}
+        return {prompt_id: doubt for prompt_id, doubt in found.items() if doubt}
 
     def _allowed_cells(self, prompts: Sequence[Prompt]) -> Tensor | None:
         if all(prompt.region is None for prompt in prompts):
