@@ -16,10 +16,12 @@ class PictureTokens:
     Attributes:
         cells: float32 ``(N, S, D)``, row by row over the grid, unit length along ``D``, on the encoder's device.
         whole: float32 ``(N, D)``, the whole picture, unit length.
+        features: float32 ``(N, F)``, what the whole is made from, if it says more than the whole.
     """
 
     cells: torch.Tensor
     whole: torch.Tensor
+    features: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

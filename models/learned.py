@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.calibrate import Calibration
-from models.encoders import PictureEncoder
+from models.encoders import PictureEncoder, SoundEncoder
 from models.errors import ModelError
 from models.heard import KindHeads
 from models.integrity import load_safetensors, sha256_of
@@ -24,6 +24,7 @@ from models.runtime import cache_folder
 
 SENSES = ("seen", "moved", "heard")
 FORMAT = 1
+COMPACT = frozenset({"efficientnet-lite0", "watchword-sound"})
 
 
 class AttentionNet(nn.Module):
@@ -293,9 +294,9 @@ def save_senses(path: Path, senses: Mapping[str, LearnedSense], encoder: str) ->
     return digest
 
 
-def learned_file(encoder: PictureEncoder, folder: Path) -> Path:
-    """Where the weights for a picture encoder lie: those of the default one in ``folder``, others in the cache."""
-    if encoder.name == "efficientnet-lite0":
+def learned_file(encoder: PictureEncoder | SoundEncoder, folder: Path) -> Path:
+    """Where the weights for an encoder lie: those for the default ones in ``folder``, others in the cache."""
+    if encoder.name in COMPACT:
         return folder / "learned.safetensors"
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", encoder.name)
     return cache_folder() / f"learned-{plain}-{encoder.sha256[:12]}.safetensors"

@@ -26,7 +26,7 @@ from models.runtime import CompiledNet, Precision
 PICTURE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 CLASSES_SHA256 = "23aef14a3e6a23f9e97dbe2b25a47129e9a746d8afee9fa878dd223e5d728347"
 # Raised whenever the forward pass changes: a compiled graph of an older one must not be found again.
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 DIM = 384
 CLASSES = 1000
 FEATURES = 1280
@@ -140,13 +140,17 @@ class PictureNet(nn.Module):
         x: torch.Tensor = self.backbone(normalise(pixels, self.classifier.weight.dtype))
         return x.flatten(2).transpose(1, 2)
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map uint8 ``(N, 224, 224, 3)`` RGB to float32 cells ``(N, 49, D)`` and whole ``(N, D)``, unit length."""
-        logits = self.classifier(self.features(pixels)).float()
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Map uint8 ``(N, 224, 224, 3)`` RGB to float32 cells ``(N, 49, D)`` and whole ``(N, D)``, unit length.
+
+        The third is the mean of the features, float32 ``(N, 1280)``.
+        """
+        features = self.features(pixels)
+        logits = self.classifier(features).float()
         # The classifier is linear: the logits of the mean are the mean of the logits.
         logits = torch.cat((logits, logits.mean(1, keepdim=True)), dim=1)
         tokens = class_tokens(logits, self.class_embeddings)
-        return tokens[:, :-1], tokens[:, -1]
+        return tokens[:, :-1], tokens[:, -1], features.float().mean(1)
 
 
 def class_tokens(logits: torch.Tensor, class_embeddings: torch.Tensor) -> torch.Tensor:
@@ -233,8 +237,8 @@ class CompactPictures:
             raise ModelError(
                 f"pictures must be uint8 (N, {SIDE_PX}, {SIDE_PX}, 3) RGB, not {pixels.dtype} {pixels.shape}"
             )
-        cells, whole = self._run(pixels)
-        return PictureTokens(cells, whole)
+        cells, whole, features = self._run(pixels)
+        return PictureTokens(cells, whole, features)
 
 
 class TorchNet:

@@ -12,8 +12,10 @@ from models.aligner import Aligner
 from models.calibrate import Calibration, Calibrations, fuse
 from models.encoders import Encoders, TextEncoder
 from models.languages.multilingual import doubt_about
+from models.learned import Learned
 from models.normalise import Normaliser, Scales, Scaling
 from models.prompts import PromptEmbeddings, PromptText, embed_prompts
+from streamer.learned import Parts, of_frames, of_motions, of_sounds, place_of_motion
 from streamer.masks import rasterise
 from streamer.prompt_table import PromptTable, TrackedPrompts
 from streamer.prompts import Prompt
@@ -41,6 +43,7 @@ class PromptSet:
         heard_floors: float32 ``(P,)``, likewise for sound.
         seen_scaling: Makes picture scores comparable; floors are of scores before that.
         heard_scaling: Likewise for sound.
+        parts: Which of them the trained senses answer, too.
     """
 
     def __init__(
@@ -52,12 +55,14 @@ class PromptSet:
         calibrations: Calibrations,
         exit_ratio: float = EXIT_RATIO,
         scalings: tuple[Scaling, Scaling] | None = None,
+        learned: Learned | None = None,
     ) -> None:
         self.generation = generation
         self.table = PromptTable(prompts)
         self.keys = tuple((prompt.id, prompt.version) for prompt in prompts)
         self.embeddings = embeddings
         self.allowed_cells = allowed_cells
+        self.parts = Parts.of(learned, embeddings)
         lowest, modality = exit_ratio * self.table.thresholds, embeddings.modality
         unscaled = Scaling.none(len(prompts))
         self.seen_scaling, self.heard_scaling = scalings or (unscaled, unscaled)
@@ -84,6 +89,7 @@ class PromptEmbedder:
         calibrations: Say which score a threshold is.
         exit_ratio: From this share of its threshold on, a confidence can hold an event open.
         normaliser: Makes the scores of different prompts comparable.
+        learned: What was trained for some kinds of event.
     """
 
     def __init__(
@@ -92,7 +98,9 @@ class PromptEmbedder:
         calibrations: Calibrations,
         exit_ratio: float = EXIT_RATIO,
         normaliser: Normaliser | None = None,
+        learned: Learned | None = None,
     ) -> None:
+        self._learned = learned
         normaliser = normaliser or Normaliser()
         self._scales = Scales(normaliser.seen), Scales(normaliser.heard)
         self._picture_text = _Remembering(encoders.picture_text)
@@ -112,7 +120,9 @@ class PromptEmbedder:
             encoder.keep(used)
         allowed = self._allowed_cells(prompts)
         scalings = self._scales[0].of(embeddings.picture.vectors), self._scales[1].of(embeddings.sound.vectors)
-        return PromptSet(generation, prompts, embeddings, allowed, self._calibrations, self._exit_ratio, scalings)
+        return PromptSet(
+            generation, prompts, embeddings, allowed, self._calibrations, self._exit_ratio, scalings, self._learned
+        )
 
     def doubts(self, prompts: Sequence[Prompt]) -> dict[str, str]:
         """By id, what the author of a prompt should know of how its text is read."""
@@ -173,7 +183,10 @@ class AlignStage:
         self._score(tokens.fresh_frames, tokens.frames, self._seen, lambda block: self._see(block, prompts))
         self._score(tokens.fresh_sounds, tokens.sounds, self._heard, lambda block: self._hear(block, prompts))
         count = len(prompts.table)
-        seen = self._calibrations.seen.probability(_best(tokens.frames, self._seen, count))
+        best = _best(tokens.frames, self._seen, count)
+        if prompts.parts.moved is not None:
+            of_motions(best, tokens, prompts.parts.moved, self._calibrations.seen)
+        seen = self._calibrations.seen.probability(best)
         heard = self._calibrations.heard.probability(_best(tokens.sounds, self._heard, count))
         confidence = fuse(seen, heard, prompts.embeddings.modality)
         confidence[np.isnan(seen) & np.isnan(heard)] = np.nan
@@ -204,11 +217,17 @@ class AlignStage:
             return Evidence(None, None, (), span_us, since_us)
         best = max(range(len(frames)), key=lambda index: float(self._seen[frames[index]][column]))
         allowed = None if prompts.allowed_cells is None else prompts.allowed_cells[column]
+        motion = place_of_motion(tokens, row, column, prompts.parts.moved, self._grid)
+        if motion is not None:
+            middle_us, grid = motion
+            nearest = int(np.abs(window.times_us - middle_us).argmin())
+            return Evidence(region_of(grid), int(window.times_us[nearest]), _rounded(grid), span_us, since_us)
         query = prompts.embeddings.picture.vectors[column].to(frames[best].tokens.device)
-        weights = self._aligner.attention(frames[best].tokens, query, allowed).cpu().numpy()
-        grid = weights.reshape(self._grid).astype(np.float64)
-        attention = tuple(tuple(round(float(value), 4) for value in line) for line in grid)
-        return Evidence(region_of(grid), int(window.times_us[best]), attention, span_us, since_us)
+        weights = self._aligner.attention(frames[best].tokens, query, allowed, self._grid)
+        if prompts.parts.seen is not None:
+            weights = prompts.parts.seen.attention(weights, frames[best].tokens, column, allowed)
+        grid = weights.cpu().numpy().reshape(self._grid).astype(np.float64)
+        return Evidence(region_of(grid), int(window.times_us[best]), _rounded(grid), span_us, since_us)
 
     def _score(
         self,
@@ -232,12 +251,18 @@ class AlignStage:
         queries = prompts.embeddings.picture.to(block.tokens.device)
         floors = prompts.seen_floors
         scores = self._aligner.pictures(block.tokens, block.whole, queries, prompts.allowed_cells, floors)
-        return prompts.seen_scaling(scores)
+        scores = prompts.seen_scaling(scores)
+        if prompts.parts.seen is None:
+            return scores
+        return of_frames(scores, block, prompts.parts.seen, self._calibrations.seen, prompts.allowed_cells)
 
     def _hear(self, block: Fresh, prompts: PromptSet) -> Tensor:
         queries = prompts.embeddings.sound.to(block.tokens.device)
         scores = self._aligner.sounds(block.tokens, block.whole, queries, prompts.heard_floors)
-        return prompts.heard_scaling(scores)
+        scores = prompts.heard_scaling(scores)
+        if prompts.parts.heard is None:
+            return scores
+        return of_sounds(scores, block, prompts.parts.heard, self._calibrations.heard)
 
 
 class _Remembering:
@@ -277,6 +302,10 @@ def cells_of(region: Polygon, rows: int, columns: int) -> NDArray[np.bool_]:
     fine = rasterise([region], rows * _FINE, columns * _FINE)
     share = fine.reshape(rows, _FINE, columns, _FINE).mean(axis=(1, 3))
     return np.asarray(share >= min(_CELL_SHARE, float(share.max())))
+
+
+def _rounded(grid: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(round(float(value), 4) for value in line) for line in grid)
 
 
 def region_of(grid: NDArray[np.float64]) -> tuple[float, float, float, float]:

@@ -4,7 +4,7 @@ import os
 import resource
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.encoders import Encoders
-from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Batch, Encoded, Fresh, Tokens, Window
+from models.motion import FEWEST_FRAMES, see_motion
+from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Batch, Encoded, Fresh, Moved, Tokens, Window
 
 _STATM = Path("/proc/self/statm")
 CELLS = 7  # stillness is judged on a grid like the encoder's own: a change within one cell changes its token
@@ -31,6 +32,7 @@ class _Memory:
 
     frames: deque[tuple[int, Encoded]] = field(default_factory=deque)
     sounds: deque[tuple[int, Encoded]] = field(default_factory=deque)
+    motions: deque[tuple[int, Moved | None]] = field(default_factory=deque)
     still: NDArray[np.float32] | None = None  # (CELLS, CELLS) mean luma of the frame encoded last
 
 
@@ -43,11 +45,20 @@ class EncodeStage:
         hop_s: Step of the windows: sound is encoded in stretches of this, so that overlapping windows share them.
         reuse_max_age_s: Oldest tokens that a still frame may take; 0 encodes every frame.
         reuse_noise: Luma levels by which a cell's mean may differ while the frame still counts as still.
+        wants_motion: Whether a prompt stands that asks how things move; nothing is computed for it otherwise.
     """
 
     def __init__(
-        self, encoders: Encoders, *, hop_s: float, reuse_max_age_s: float, reuse_noise: float, device: str = "cpu"
+        self,
+        encoders: Encoders,
+        *,
+        hop_s: float,
+        reuse_max_age_s: float,
+        reuse_noise: float,
+        device: str = "cpu",
+        wants_motion: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._wants_motion = wants_motion
         self._encoders = encoders
         self._device = device
         self._hop_us = round(hop_s * 1e6)
@@ -111,7 +122,10 @@ class EncodeStage:
         with self._timed():
             fresh_frames = self._see(new_pixels, new_frames)
             fresh_sounds = self._hear(new_samples, new_sounds)
-        return Tokens(windows, tuple(frames), tuple(sounds), fresh_frames, fresh_sounds, tuple(reused), tuple(audits))
+            motions = self._watch(windows) if self._wants_motion() else ()
+        return Tokens(
+            windows, tuple(frames), tuple(sounds), fresh_frames, fresh_sounds, tuple(reused), tuple(audits), motions
+        )
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -173,6 +187,29 @@ class EncodeStage:
             samples.append(window.samples[index * self._stretch_samples : (index + 1) * self._stretch_samples])
             fresh.append(item)
 
+    def _watch(self, windows: tuple[Window, ...]) -> tuple[tuple[Moved, ...], ...]:
+        """How the stretches of each window move, each looked at once."""
+        motions = []
+        for window in windows:
+            memory = self._memory[window.stream].motions
+            known_us = memory[-1][0] if memory else -1
+            for start_us in range(window.start_us, window.end_us, self._hop_us):
+                if start_us > known_us:
+                    memory.append((start_us, self._watch_stretch(window, start_us)))
+            kept = (moved for at_us, moved in memory if window.start_us <= at_us < window.end_us)
+            motions.append(tuple(moved for moved in kept if moved is not None))
+        return tuple(motions)
+
+    def _watch_stretch(self, window: Window, start_us: int) -> Moved | None:
+        first, stop = np.searchsorted(window.times_us, (start_us, start_us + self._hop_us)).tolist()
+        if stop - first < FEWEST_FRAMES:
+            return None
+        step_s = float(window.times_us[stop - 1] - window.times_us[first]) / (stop - first - 1) / 1e6
+        moved = Moved(start_us, start_us + self._hop_us)
+        token, moved.speeds = see_motion(np.stack(window.pixels[first:stop]), step_s, self._encoders.picture)
+        moved.token = torch.from_numpy(token)
+        return moved
+
     def _see(self, pixels: list[NDArray[np.uint8]], items: list[Encoded]) -> Fresh | None:
         if not items:
             return None
@@ -210,3 +247,5 @@ def _trim(memory: _Memory, start_us: int) -> None:
         memory.frames.popleft()
     while memory.sounds and memory.sounds[0][0] < start_us:
         memory.sounds.popleft()
+    while memory.motions and memory.motions[0][0] < start_us:
+        memory.motions.popleft()

@@ -8,7 +8,8 @@ from typing import Literal
 from models.aligner import Aligner
 from models.calibrate import NORMALISED_PRIOR, PRIOR, Calibrations
 from models.encoders import Encoders
-from models.load import load_chosen, pick_device, pick_runtime
+from models.learned import Learned
+from models.load import load_chosen, load_learned, pick_device, pick_runtime
 from models.normalise import Normaliser, load_normaliser
 from streamer.align import AlignStage, PromptEmbedder, PromptSet, limit_torch
 from streamer.decode import DecodeOptions
@@ -27,6 +28,7 @@ class Stages:
         device: Where the encoders run.
         calibrations: Scores to confidences.
         normaliser: Makes the scores of different prompts comparable.
+        learned: What was trained for some kinds of event; None: nothing, with these encoders.
     """
 
     settings: Settings
@@ -34,6 +36,7 @@ class Stages:
     device: Literal["cpu", "cuda"]
     calibrations: Calibrations
     normaliser: Normaliser
+    learned: Learned | None = None
 
     def decode_options(self, stream: str) -> DecodeOptions:
         """How a stream's chunks are decoded."""
@@ -44,19 +47,22 @@ class Stages:
         window = self.settings.window
         return Windower(window.span_s, window.hop_s, window.join_wait_s, window.idle_flush_s, clock)
 
-    def encode(self) -> EncodeStage:
-        """Batches into tokens."""
+    def encode(self, prompts: Callable[[], PromptSet] | None = None) -> EncodeStage:
+        """Batches into tokens; how things move only where one of the prompts asks for it."""
         return EncodeStage(
             self.encoders,
             device=self.device,
             hop_s=self.settings.window.hop_s,
             reuse_max_age_s=self.settings.encode.reuse_max_age_s,
             reuse_noise=self.settings.encode.reuse_noise,
+            wants_motion=lambda: prompts is not None and prompts().parts.moved is not None,
         )
 
     def embedder(self) -> PromptEmbedder:
         """Prompts into prompt sets."""
-        return PromptEmbedder(self.encoders, self.calibrations, self.settings.track.exit_ratio, self.normaliser)
+        return PromptEmbedder(
+            self.encoders, self.calibrations, self.settings.track.exit_ratio, self.normaliser, self.learned
+        )
 
     def align(self, prompts: Callable[[], PromptSet], aligner: Aligner | None = None) -> AlignStage:
         """Tokens against the prompts that stand."""
@@ -82,4 +88,4 @@ def open_stages(settings: Settings, encoders: Encoders | None = None) -> Stages:
         PRIOR.seen if normaliser.seen is None else NORMALISED_PRIOR.seen,
         PRIOR.heard if normaliser.heard is None else NORMALISED_PRIOR.heard,
     )
-    return Stages(settings, loaded, device, calibrations, normaliser)
+    return Stages(settings, loaded, device, calibrations, normaliser, load_learned(loaded))

@@ -177,6 +177,26 @@ class Fresh:
     whole: "Tensor"
 
 
+class Moved:
+    """How one hop's worth of frames moves.
+
+    Attributes:
+        start_us: Capture time at which it begins.
+        end_us: And ends (exclusive).
+        token: float32 ``(M,)``, on the encoder's device.
+        speeds: float32, mean speeds on a grid of the picture.
+    """
+
+    __slots__ = ("__weakref__", "end_us", "speeds", "start_us", "token")
+
+    token: "Tensor"
+    speeds: NDArray[np.float32]
+
+    def __init__(self, start_us: int, end_us: int) -> None:
+        self.start_us = start_us
+        self.end_us = end_us
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tokens:
     """What the encoders made of a batch.
@@ -189,6 +209,8 @@ class Tokens:
         fresh_sounds: Likewise, for sound.
         reused: Per window, new frames that were still and took the tokens of an earlier one.
         audits: Of some still frames, the tokens that they took and those that they would have had: what reuse costs.
+        motions: Per window how its stretches move, in order of time: none where too few frames tell. Empty: no
+            prompt asked.
     """
 
     windows: tuple[Window, ...]
@@ -198,6 +220,7 @@ class Tokens:
     fresh_sounds: Fresh | None
     reused: tuple[int, ...]
     audits: tuple[tuple[Encoded, Encoded], ...] = ()
+    motions: tuple[tuple[Moved, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ from models.evaluate.manifest import EvaluationError
 from streamer.decode import decode_chunk
 from streamer.errors import ChunkError
 from streamer.evaluate.replay import patient
-from streamer.events import Event, from_rfc3339
+from streamer.events import Event, from_rfc3339, to_rfc3339
 from streamer.kafka_client import make_consumer, translated
 from streamer.media import parse_message
 from streamer.prompts import Prompt
@@ -20,11 +20,12 @@ from streamer.settings import Settings
 from streamer.soundtrack import SoundTrack, sample_at
 from streamer.stages import Stages
 from streamer.track import known
-from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Batch, Decoded, MediaChunk, Position, Window
+from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Batch, Decoded, Evidence, MediaChunk, Position, Window
 
 _BACK = 2_000  # messages before the named one that may hold the media; of one partition
 _ALSO = 2_000  # and after it, in other topics
 _POLL_MS = 500
+_SLACK_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +49,41 @@ def score_again(stages: Stages, event: Event, chunks: Sequence[MediaChunk], prom
     Raises:
         EvaluationError: The event names no window, or media of that time are missing or do not decode.
     """
-    evidence = event.evidence
-    if evidence is None or evidence.window_start is None or evidence.window_end is None or evidence.since is None:
+    told = event.evidence
+    if told is None or told.window_start is None or told.window_end is None or told.since is None:
         raise EvaluationError(f"event {event.id} names no window that could be scored again")
-    start_us, end_us = from_rfc3339(evidence.window_start), from_rfc3339(evidence.window_end)
-    since_us = from_rfc3339(evidence.since)
-    decoded = _decoded(stages, event.stream, chunks, since_us, end_us)
-    content = _Content.of(decoded)
-    if evidence.frame_time is not None and not content.has(from_rfc3339(evidence.frame_time), since_us):
-        raise EvaluationError(f"media of event {event.id} are incomplete: from {evidence.since} on they are needed")
-    # The frames before the window are those whose tokens still ones in it took.
-    windows = tuple(
-        content.window(event.stream, *span) for span in ((since_us, start_us), (start_us, end_us)) if span[0] < span[1]
+    evidence = Evidence(
+        region=None,
+        frame_time_us=None if told.frame_time is None else from_rfc3339(told.frame_time),
+        attention=(),
+        window_us=(from_rfc3339(told.window_start), from_rfc3339(told.window_end)),
+        since_us=from_rfc3339(told.since),
     )
-    tokens = stages.encode().encode(Batch(windows, 0.0, (0.0,) * len(windows)))
+    return score_window(stages, event.stream, evidence, chunks, prompt)
+
+
+def score_window(
+    stages: Stages, stream: str, evidence: Evidence, chunks: Sequence[MediaChunk], prompt: Prompt
+) -> Again:
+    """The same from evidence that is no document yet; see `score_again`.
+
+    Raises:
+        EvaluationError: Media of that time are missing or do not decode.
+    """
+    assert evidence.window_us is not None
+    assert evidence.since_us is not None
+    (start_us, end_us), since_us = evidence.window_us, evidence.since_us
+    content = _Content.of(_decoded(stages, stream, chunks, since_us, end_us))
+    if evidence.frame_time_us is not None and not content.has(since_us, evidence.frame_time_us):
+        raise EvaluationError(
+            f"media of stream {stream!r} are incomplete: from {to_rfc3339(since_us)} to {to_rfc3339(end_us)} they are"
+            " needed"
+        )
+    # The frames before the window are those whose tokens still ones in it took.
+    spans = [span for span in ((since_us, start_us), (start_us, end_us)) if span[0] < span[1]]
+    windows = tuple(content.window(stream, *span) for span in spans)
     prompts = stages.embedder().embed(1, (prompt,))
+    tokens = stages.encode(lambda: prompts).encode(Batch(windows, 0.0, (0.0,) * len(windows)))
     alignment, _ = stages.align(lambda: prompts, ExactAligner()).align(tokens)
     return Again(float(alignment.confidence[-1, 0]), known(alignment.seen[-1, 0]), known(alignment.heard[-1, 0]))
 
@@ -123,7 +144,7 @@ def _decoded(stages: Stages, stream: str, chunks: Sequence[MediaChunk], since_us
     options = patient(stages.decode_options(stream))
     decoded = []
     for chunk in sorted(chunks, key=lambda chunk: chunk.capture_us):
-        is_over = chunk.duration_us is not None and chunk.capture_us + chunk.duration_us < since_us - 1_000_000
+        is_over = chunk.duration_us is not None and chunk.capture_us + chunk.duration_us < since_us - _SLACK_US
         if chunk.stream != stream or chunk.capture_us >= end_us or is_over:
             continue
         try:
@@ -163,13 +184,11 @@ class _Content:
             any(one.samples.size for one in decoded),
         )
 
-    def has(self, *times_us: int) -> bool:
-        """There is a frame at or around each time: one may be a window's start instead of a frame's."""
-        return (
-            self.times_us.size > 0
-            and min(times_us) >= int(self.times_us[0]) - 1_000_000
-            and max(times_us) in self.times_us
-        )
+    def has(self, since_us: int, frame_us: int) -> bool:
+        """Whether there is that very frame, and picture from about ``since_us`` on, which may be a window's start."""
+        if not self.times_us.size:
+            return False
+        return since_us >= int(self.times_us[0]) - _SLACK_US and bool((self.times_us == frame_us).any())
 
     def window(self, stream: str, start_us: int, end_us: int) -> Window:
         """What lies in a span."""

@@ -207,7 +207,7 @@ def _aligned(
 ) -> Iterator[tuple[Tokens, Alignment, list[str]]]:
     """Batches, and the clips that end with each."""
     batch = stages.settings.batch
-    encode = stages.encode()
+    encode = stages.encode(lambda: prompts)
     align = align or stages.align(lambda: prompts, ExactAligner())
     windower, batcher = stages.windower(lambda: 0.0), Batcher(batch.max_frames, batch.max_wait_s)
     ended: list[str] = []

@@ -13,6 +13,7 @@ from redis import Redis
 
 from models.calibrate import Calibrations
 from models.encoders import Encoders
+from models.learned import Learned
 from streamer.backlog import Backlog
 from streamer.batch import Batcher
 from streamer.decode import DecodeOptions, decode_chunk
@@ -240,9 +241,10 @@ class Worker:
         settings = self._settings
         self._pool = ThreadPoolExecutor(settings.decode.threads, thread_name_prefix="decode")
         self._cleanup.callback(self._pool.shutdown, wait=False, cancel_futures=True)
-        self._encode = self._stages.encode()
+        self._encode = self._stages.encode(lambda: self._prompts.current)
         align = self._stages.align(lambda: self._prompts.current)
-        model, key = model_of(self._stages.encoders, self._stages.calibrations), self._emitter.snapshot_key
+        stages, key = self._stages, self._emitter.snapshot_key
+        model = model_of(stages.encoders, stages.calibrations, stages.learned)
         self._pipeline = Pipeline(
             backlog=self._backlog,
             decode=self._decode,
@@ -325,11 +327,13 @@ class Worker:
         self._source.close(is_hasty=self._leaving.is_set())
 
 
-def model_of(encoders: Encoders, calibrations: Calibrations) -> EventModel:
+def model_of(encoders: Encoders, calibrations: Calibrations, learned: Learned | None = None) -> EventModel:
     """What events say about what judged."""
-    digest = hashlib.sha256(f"{encoders.picture.sha256}{encoders.sound.sha256}".encode()).hexdigest()
+    trained = "" if learned is None else learned.sha256
+    digest = hashlib.sha256(f"{encoders.picture.sha256}{encoders.sound.sha256}{trained}".encode()).hexdigest()
+    name = f"{encoders.picture.name}+{encoders.sound.name}"
     return EventModel(
-        name=f"{encoders.picture.name}+{encoders.sound.name}",
+        name=f"{name}+learned-{trained[:8]}" if trained else name,
         sha256=digest,
         calibrated=calibrations.trained,
         note=None if calibrations.trained else UNCALIBRATED,
