@@ -76,7 +76,7 @@ class Aligner:
         """Where one prompt is matched, for people: by what its cells are like the prompt beyond what is usual there.
 
         Plain similarity is highest where a cell says little: of fire planted in ordinary footage its maximum found
-        23 %; less what a cell has in common with its frame, and smoothed, 62 % (`watchword bench evidence`).
+        23 %; less what a cell has in common with its frame, and smoothed, 57 % (`watchword bench evidence`).
 
         Args:
             cells: float32 ``(S, D)``, unit length, of one frame.
