@@ -118,6 +118,8 @@ def test_true_evidence_is_measured_as_true(stages: Stages, manifest: Path, root:
     assert pointing["region_centre_hits"] == 1
     assert 0 < pointing["chance"] < 0.25
     assert (senses["clips"], senses["right"]) == (8, 1)
+    assert found["again"]["windows"] == 8
+    assert found["again"]["largest_difference"] < 1e-6
     assert set(senses["by_prompt"]) == {"red", "loud"}
 
 

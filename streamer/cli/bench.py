@@ -249,7 +249,7 @@ def evidence(
         return _json(figures)
     rows = [
         [name, key.replace("_", " "), str(value)]
-        for name in ("pointing", "senses")
+        for name in ("pointing", "senses", "again")
         for key, value in figures[name].items()
     ]
     _table("evidence of composed clips", ["what", "figure", "value"], rows)

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from models.evaluate.manifest import EvaluationError, Item, read_manifest
+from streamer.evaluate.again import score_window
 from streamer.evaluate.clips import Clip
 from streamer.evaluate.compose import Box, Composed, accompany, plant
 from streamer.evaluate.questions import ask_texts
 from streamer.evaluate.replay import Shown, prompt_set, show
+from streamer.prompts import Prompt
 from streamer.stages import Stages
 
 Progress = Callable[[str, int, int], None]
@@ -69,7 +71,23 @@ def measure_evidence(  # noqa: PLR0913  # what a manifest needs, by name
     senses = [
         (text, sense, shown[f"carried-{number}", columns[text]]) for number, (_, text, sense) in enumerate(carried)
     ]
-    return {"split": split, "composed": True, "pointing": pointing, "senses": _senses(senses)}
+    progress("scoring again", 0, 1)
+    by_name = {clip.name: clip for clip in wanted}
+    again = [_again(stages, by_name[name], one, prompts.table.prompts[column]) for (name, column), one in shown.items()]
+    return {
+        "split": split,
+        "composed": True,
+        "pointing": pointing,
+        "senses": _senses(senses),
+        "again": {"windows": len(again), "largest_difference": round(max(again), 6)},
+    }
+
+
+def _again(stages: Stages, clip: Clip, shown: Shown, prompt: Prompt) -> float:
+    """By how much a window's confidences differ when it is scored again from what evidence keeps."""
+    found = score_window(stages, clip.name, shown.evidence, list(clip.chunks(stages.settings)), prompt)
+    pairs = ((found.seen, shown.seen), (found.heard, shown.heard))
+    return max(abs((own or 0.0) - (told or 0.0)) for own, told in pairs)
 
 
 def ordinary(items: Sequence[Item], kind: str) -> list[Item]:
