@@ -364,6 +364,26 @@ def test_the_names_in_the_settings_load_families_that_the_aligner_can_score(fold
     assert Aligner().sounds(heard.tokens, heard.whole, heard_prompts).shape == (2, len(TEXTS))
 
 
+def test_zero_shot_scores_equal_those_of_transformers_own_tokens(reference: Reference, loaded: Loaded) -> None:
+    net, processor = reference("clip")
+    pixels = some_pixels(32, 32)
+    with torch.no_grad():
+        inputs = processor.image_processor(images=list(pixels), return_tensors="pt")
+        tokens = net.vision_model(**inputs).last_hidden_state
+        projected = net.visual_projection(net.vision_model.post_layernorm(tokens))
+        words = processor.tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+        queries = Queries.plain(functional.normalize(net.get_text_features(**words).pooler_output, dim=-1))
+    theirs = functional.normalize(projected, dim=-1)
+    picture, text = loaded("clip")
+    made = picture.encode(pixels)
+    scores = Aligner().pictures(made.cells, made.whole, Queries.plain(torch.from_numpy(text.encode(TEXTS))))
+    expected = Aligner().pictures(theirs[:, 1:].contiguous(), theirs[:, 0].contiguous(), queries)
+    assert distance(scores, expected) <= 10 * TOLERANCE  # the attention is fifty times as steep as a cosine
+    assert float(scores.std()) > 100 * TOLERANCE
+    attention = Aligner().attention(made.cells[0], made.cells[0, 5])
+    assert int(attention.argmax()) == 5
+
+
 # Refusals --------------------------------------------------------------------------------------------------------
 
 

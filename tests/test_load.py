@@ -1,11 +1,13 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from models.errors import ModelError
-from models.load import load_encoders, pick_device, pick_runtime
+from models.load import load_chosen, load_encoders, pick_device, pick_runtime
 from models.runtime import pick_precision
+from streamer.settings import load_settings
 
 
 def test_the_processor_decides_the_precision_unless_told() -> None:
@@ -34,11 +36,23 @@ def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_do() -> None:
 
 @pytest.mark.parametrize(
     "choice",
-    [{"picture": "clip", "sound": "clap"}, {"picture": "siglip2"}, {"picture": "blip"}, {"sound": "clap"}],
+    [
+        {"picture": "clip", "sound": "clap"},
+        {"picture": "siglip2"},
+        {"picture": "blip"},
+        {"sound": "clap"},
+        {"sound": "yamnet"},
+    ],
 )
 def test_a_family_without_a_model_and_an_unknown_name_are_refused(choice: Any) -> None:
     with pytest.raises(ModelError, match=r"needs a model id|no picture encoder"):
         load_encoders(**choice, device="cpu", runtime="torch")
+
+
+def test_the_settings_choose_the_encoders(tmp_path: Path) -> None:
+    settings = load_settings(flags={"encode.picture": "clip", "encode.picture_model": str(tmp_path / "none")})
+    with pytest.raises(ModelError, match=r"clip model .* is not a folder that exists"):
+        load_chosen(settings.encode)
 
 
 def test_the_compact_encoders_meet_their_texts_in_one_space_each() -> None:

@@ -157,7 +157,7 @@ def train_classifier(english: Sequence[str], foreign: Sequence[str]) -> NDArray[
         loss = (functional.binary_cross_entropy_with_logits(logits, labels, reduction="none") * weight).sum()
         loss = loss + 2e-6 * table.square().sum()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        loss.backward()
         optimiser.step()
     right = ((logits > 0) == (labels > 0)).float()
     sys.stdout.write(
@@ -239,7 +239,7 @@ def teach(foreign: torch.Tensor, meant: torch.Tensor, moved: torch.Tensor, engli
         loss = (1 - (made * wanted).sum(-1)).mean()
         loss = loss + CONTRAST * functional.cross_entropy(made @ wanted.T / TEMPERATURE, torch.arange(BATCH))
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        loss.backward()
         optimiser.step()
         schedule.step()
         if step % 100 == 0:
