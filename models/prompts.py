@@ -1,6 +1,6 @@
 """Prompt texts to queries: each embedded once per version, phrasings averaged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +29,21 @@ class PromptText:
     phrasings: tuple[str, ...] = ()
     contrast: tuple[str, ...] = ()
     modality: Modality = "any"
+
+
+def with_queries(queries: Queries, drawn: Mapping[int, bytes]) -> Queries:
+    """Replace some prompts' queries.
+
+    Args:
+        queries: ``P`` prompts.
+        drawn: Row to a query as signed bytes, of any length but 0; one of another dimension is left out.
+    """
+    vectors = queries.vectors.clone()
+    for row, packed in drawn.items():
+        query = torch.from_numpy(np.frombuffer(packed, np.int8).astype(np.float32)).to(vectors.device)
+        if len(query) == vectors.shape[1] and query.any():
+            vectors[row] = query / query.norm()
+    return Queries(vectors, queries.contrast, queries.contrast_of)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

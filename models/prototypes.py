@@ -9,18 +9,23 @@ their mean is then of nothing in particular.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from models.aligner import Aligner
+from models.encoders import PictureEncoder, SoundEncoder
 from models.normalise import Ordinary
 from models.queries import Queries
 
 MAX_EXAMPLES = 16
+_AT_ONCE = 16
+_STRETCH_S, _SAMPLE_RATE_HZ = 2.0, 16_000
 # Text's mean distance from the ordinary, times how unlike the examples are: from here on text has the larger say.
 # Set on eleven kinds of event.
-TRUST_TEXT = 0.7
-STEEPNESS = 4
+TRUST_TEXT = 0.5
+STEEPNESS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +39,28 @@ class Example:
 
     tokens: torch.Tensor
     whole: torch.Tensor
+
+
+def pictures_of(pixels: NDArray[np.uint8], encoder: PictureEncoder) -> Example:
+    """Encode frames, uint8 ``(N, H, W, 3)``."""
+    parts = [encoder.encode(pixels[start : start + _AT_ONCE]) for start in range(0, len(pixels), _AT_ONCE)]
+    cells, whole = torch.cat([part.cells for part in parts]), torch.cat([part.whole for part in parts])
+    return Example(cells.float().cpu(), whole.float().cpu())
+
+
+def sound_of(samples: NDArray[np.float32], encoder: SoundEncoder) -> Example:
+    """Encode sound ``(M,)``, 16 kHz, in half-overlapping stretches of a window's length, the last one padded."""
+    length = int(_STRETCH_S * _SAMPLE_RATE_HZ)
+    starts = range(0, max(1, len(samples) - length // 2), length // 2)
+    parts = [samples[start : start + length] for start in starts]
+    heard = encoder.encode(np.stack([np.pad(part, (0, length - len(part))) for part in parts]).astype(np.float32))
+    return Example(heard.tokens.float().cpu(), heard.whole.float().cpu())
+
+
+def pack(query: torch.Tensor) -> bytes:
+    """A query, float32 ``(D,)``, as signed bytes; `models.prompts.with_queries` reads them."""
+    packed: bytes = (query / query.abs().max() * 127).round().to(torch.int8).numpy().tobytes()
+    return packed
 
 
 def draw_towards(text: torch.Tensor, examples: Sequence[Example], ordinary: Ordinary) -> torch.Tensor:

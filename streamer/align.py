@@ -1,7 +1,9 @@
 """Every window against every standing prompt, in one go, and the evidence for what matched."""
 
+import base64
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from models.encoders import Encoders, TextEncoder
 from models.languages.multilingual import doubt_about
 from models.learned import Learned
 from models.normalise import Normaliser, Scales, Scaling
-from models.prompts import PromptEmbeddings, PromptText, embed_prompts
+from models.prompts import PromptEmbeddings, PromptText, embed_prompts, with_queries
 from streamer.learned import Parts, of_frames, of_motions, of_sounds, place_of_motion
 from streamer.masks import rasterise
 from streamer.prompt_table import PromptTable, TrackedPrompts
@@ -36,7 +38,7 @@ class PromptSet:
         generation: Of the prompts.
         table: The prompts as the tracker wants them; ``P`` columns.
         keys: ``(id, version)`` of each column.
-        embeddings: Queries of both senses.
+        embeddings: Queries of both senses; of prompts with examples, those that were drawn towards them.
         allowed_cells: bool ``(P, S)``, or None where no prompt has a region.
         seen_floors: float32 ``(P,)``, the lowest picture score that can open an event or hold one open. Of very many
             prompts, one that stays under it has an estimate, under it too.
@@ -55,14 +57,14 @@ class PromptSet:
         calibrations: Calibrations,
         exit_ratio: float = EXIT_RATIO,
         scalings: tuple[Scaling, Scaling] | None = None,
-        learned: Learned | None = None,
+        parts: Parts | None = None,
     ) -> None:
         self.generation = generation
         self.table = PromptTable(prompts)
         self.keys = tuple((prompt.id, prompt.version) for prompt in prompts)
         self.embeddings = embeddings
         self.allowed_cells = allowed_cells
-        self.parts = Parts.of(learned, embeddings)
+        self.parts = parts or Parts.of(None, embeddings)
         lowest, modality = exit_ratio * self.table.thresholds, embeddings.modality
         unscaled = Scaling.none(len(prompts))
         self.seen_scaling, self.heard_scaling = scalings or (unscaled, unscaled)
@@ -119,9 +121,27 @@ class PromptEmbedder:
         for encoder in {self._picture_text, self._sound_text}:
             encoder.keep(used)
         allowed = self._allowed_cells(prompts)
-        scalings = self._scales[0].of(embeddings.picture.vectors), self._scales[1].of(embeddings.sound.vectors)
-        return PromptSet(
-            generation, prompts, embeddings, allowed, self._calibrations, self._exit_ratio, scalings, self._learned
+        drawn = self._drawn(prompts, embeddings)
+        scalings = self._scales[0].of(drawn.picture.vectors), self._scales[1].of(drawn.sound.vectors)
+        parts = Parts.of(self._learned, embeddings)
+        return PromptSet(generation, prompts, drawn, allowed, self._calibrations, self._exit_ratio, scalings, parts)
+
+    def _drawn(self, prompts: Sequence[Prompt], embeddings: PromptEmbeddings) -> PromptEmbeddings:
+        """The queries of prompts with examples of these very encoders replaced. What was trained goes by text alone."""
+        mark = self._encoders.picture.sha256[:8] + self._encoders.sound.sha256[:8]
+        fit = {
+            row: prompt.examples
+            for row, prompt in enumerate(prompts)
+            if prompt.examples is not None and prompt.examples.of == mark
+        }
+        if not fit:
+            return embeddings
+        seen = {row: base64.b64decode(kept.seen) for row, kept in fit.items() if kept.seen is not None}
+        heard = {row: base64.b64decode(kept.heard) for row, kept in fit.items() if kept.heard is not None}
+        return replace(
+            embeddings,
+            picture=with_queries(embeddings.picture, seen),
+            sound=with_queries(embeddings.sound, heard),
         )
 
     def doubts(self, prompts: Sequence[Prompt]) -> dict[str, str]:

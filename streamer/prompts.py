@@ -3,6 +3,7 @@
 A document is what users write and Redis holds; `parse_prompt` is the one way from it to a `Prompt`.
 """
 
+import base64
 import difflib
 import hashlib
 import re
@@ -24,6 +25,7 @@ MAX_VARIANTS = 16
 MAX_LABELS = 16
 MAX_CORNERS = 64
 MAX_DURATION_MS = 24 * 3600 * 1000
+MIN_DIM, MAX_DIM = 64, 4096  # of a query
 MIN_AREA = 1e-6  # of the picture; less than a pixel of any camera
 ID_LENGTH = 63
 MAX_SHOWN = 80  # characters of a value in a message
@@ -44,6 +46,7 @@ ALLOWED: Final[Mapping[str, str]] = {
     "text": f"allowed is one line of 1 to {MAX_TEXT} characters",
     "phrasings": f"allowed is a list of at most {MAX_VARIANTS} lines, each 1 to {MAX_TEXT} characters",
     "contrast": f"allowed is a list of at most {MAX_VARIANTS} lines, each 1 to {MAX_TEXT} characters",
+    "examples": "allowed is what `watchword prompts add --example FILE` makes of files; leave it out otherwise",
     "modality": "allowed is video, audio, any or both",
     "streams": "allowed are globs of stream ids ('yard-*,dock-?') or labels that must all fit ('site=north,floor=*')",
     "region": f"allowed is a simple polygon of 3 to {MAX_CORNERS} corners [x, y], each 0 to 1",
@@ -165,6 +168,37 @@ Labels = Annotated[
 ]
 
 
+def _packed(text: str) -> str:
+    try:
+        count = len(base64.b64decode(text, validate=True))
+    except ValueError as error:
+        raise ValueError("it is not base64") from error
+    if not MIN_DIM <= count <= MAX_DIM:
+        raise ValueError(f"it holds {count} values")
+    return text
+
+
+Packed = Annotated[str, Field(max_length=2 * MAX_DIM), AfterValidator(_packed)]
+
+
+class Drawn(BaseModel):
+    """What is kept of a prompt's examples.
+
+    Attributes:
+        of: Which encoders drew it; others go by the text alone.
+        count: Examples there were.
+        seen: The query for pictures, signed bytes in base64; None: the examples showed nothing.
+        heard: Likewise for sound.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    of: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    count: Annotated[int, Field(strict=True, ge=1, le=16)]
+    seen: Packed | None = None
+    heard: Packed | None = None
+
+
 class Prompt(BaseModel):
     """A checked prompt. Made by `parse_prompt`; equal when every field is equal.
 
@@ -173,6 +207,7 @@ class Prompt(BaseModel):
         text: What to watch for.
         phrasings: Other ways to say it, averaged with ``text``.
         contrast: "Rather this than that": what it must not be mistaken for.
+        examples: What it shall be like beside its text; made from files by `watchword prompts add --example`.
         modality: Which sense decides; ``any``: either, ``both``: each must agree.
         streams: Comma-separated globs of stream ids, of which one must fit, or ``name=value`` labels, which all must.
         region: Corners ``(x, y)``, 0..1 of the picture's width and height, or None: everywhere.
@@ -192,6 +227,7 @@ class Prompt(BaseModel):
     text: Line
     phrasings: Lines = ()
     contrast: Lines = ()
+    examples: Drawn | None = None
     modality: Literal["video", "audio", "any", "both"] = "any"
     streams: Annotated[str, AfterValidator(_streams)] = "*"
     region: Region | None = None

@@ -1,6 +1,6 @@
-"""The recipe of `models.calibrate.PRIOR`: one curve a sense for prompts that nothing was trained on.
+"""The recipe of `models.calibrate`'s priors: one curve a sense for prompts that nothing was trained on.
 
-    python -m models.train.prior MANIFEST ROOT
+    python -m models.train.prior MANIFEST ROOT [CACHE]
 
 Fitted over every label of the licensed rows of `train` at once, positives weighted as if one item in ten showed what
 a prompt asks for: of a prompt that nobody tuned, a false alarm costs more trust than a miss.
@@ -8,19 +8,34 @@ a prompt asks for: of a prompt that nobody tuned, a false alarm costs more trust
 
 import csv
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.aligner import Aligner
 from models.calibrate import Calibration, fit_platt
 from models.encoders import Encoders
+from models.errors import ModelError
 from models.evaluate.manifest import Item
 from models.evaluate.scoring import RATE_HZ, Scorer, score_items
 from models.load import load_encoders
+from models.normalise import load_normaliser
+from models.prompts import PromptText, embed_texts
+from models.train.ordinary import is_in_bank
+from models.train.token_cache import Case, TokenCache, read_cases
 
 PREVALENCE = 0.1
+NORMALISED: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "seen": {
+        "fire": ("fire", "flames", "a building on fire", "something is burning", "blaze"),
+        "fight": ("fight", "people fighting", "brawl", "two men punching each other", "a violent attack on a person"),
+        "smoke": ("smoke", "smoke rising", "thick smoke from a building", "a plume of smoke"),
+    },
+    "heard": {kind: (kind,) for kind in ("gunshot", "explosion", "siren", "baby cry")},
+}
+VIDEO_ONLY = ("fight", "smoke")  # nobody looked for them on photos
 
 
 def licensed(manifest: Path) -> list[Item]:
@@ -43,13 +58,56 @@ def fit_prior(scored: Iterable[tuple[Item, list[str], NDArray[np.float32]]]) -> 
     return Calibration(round(slope, 1), round(bias, 2))
 
 
-def main(manifest: Path, root: Path, encoders: Encoders) -> None:
-    """Print both curves."""
+def fit_normalised(sense: str, cases: Sequence[Case], cache: TokenCache, encoders: Encoders) -> Calibration:
+    """Fit one curve to normalised scores: of phrasings of the kinds that can be seen, of the names of what is heard.
+
+    Each phrasing counts alike, and only cases that are not in the bank count.
+    """
+    normaliser, texts = load_normaliser(encoders), [text for texts in NORMALISED[sense].values() for text in texts]
+    kinds = [kind for kind, texts in NORMALISED[sense].items() for _ in texts]
+    encoder, ordinary = (
+        (encoders.picture_text, normaliser.seen) if sense == "seen" else (encoders.sound_text, normaliser.heard)
+    )
+    if ordinary is None:
+        raise ModelError(f"the bank of ordinary scores does not fit the {sense} encoder; see models.train.ordinary")
+    queries = embed_texts([PromptText(text) for text in texts], encoder)
+    scaling = ordinary.scaling(queries.vectors)
+    best = []
+    for case in cases:
+        found = cache.of(case.path, case.kind)
+        best.append(scaling(Aligner().pictures(found.tokens, found.whole, queries)).amax(0).double().numpy())
+    every, kind_of = np.stack(best), np.array([case.kind for case in cases])
+    scores, labels, weights = [], [], []
+    for column, kind in enumerate(kinds):
+        rows = kind_of == "video" if kind in VIDEO_ONLY else np.ones(len(cases), np.bool_)
+        truth = np.array([kind in case.labels for case in cases])[rows]
+        share = truth.mean()
+        scores.append(every[rows, column])
+        labels.append(truth.astype(np.float64))
+        weights.append(np.where(truth, PREVALENCE / share, (1 - PREVALENCE) / (1 - share)) / len(truth) * 1000)
+    slope, bias = fit_platt(np.concatenate(scores), np.concatenate(labels), np.concatenate(weights))
+    return Calibration(round(slope, 1), round(bias, 2))
+
+
+def main(manifest: Path, root: Path, encoders: Encoders, folder: Path) -> None:
+    """Print all curves."""
+    cases = [
+        case for case in read_cases(manifest) if case.split == "train" and case.is_licensed and not is_in_bank(case)
+    ]
+    cache = TokenCache(root, folder, encoders)
+    for sense, kinds in (("seen", {"image", "video"}), ("heard", {"audio"})):
+        mine = [case for case in cases if case.kind in kinds]
+        sys.stdout.write(f"normalised {sense}: {fit_normalised(sense, mine, cache, encoders)}\n")
     for sense, kinds in (("seen", {"image", "video"}), ("heard", {"audio"})):
         items = [item for item in licensed(manifest) if item.kind in kinds]
         scored = score_items(items, root, Scorer(encoders), RATE_HZ, lambda _: None)
-        sys.stdout.write(f"{sense}: {fit_prior(scored)}\n")
+        sys.stdout.write(f"raw {sense}: {fit_prior(scored)}\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), load_encoders())
+    main(
+        Path(sys.argv[1]),
+        Path(sys.argv[2]),
+        load_encoders(),
+        Path(sys.argv[3] if len(sys.argv) > 3 else "build/tokens"),
+    )

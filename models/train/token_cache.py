@@ -12,10 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.encoders import Encoders
-from models.evaluate.media import SAMPLE_RATE_HZ, read_frames, read_picture, read_sound
-
-STRETCH_S = 2.0  # sound at once, a window's length
-AT_ONCE = 16
+from models.evaluate.media import read_frames, read_picture, read_sound
+from models.prototypes import pictures_of, sound_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,22 +107,9 @@ class TokenCache:
 
     def _encode(self, path: Path, kind: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if kind == "audio":
-            heard = self._encoders.sound.encode(stretches_of(read_sound(path)))
-            return heard.tokens.cpu().numpy(), heard.whole.cpu().numpy()
-        side_px = self._encoders.picture.size
-        pixels = read_picture(path, side_px) if kind == "image" else read_frames(path, side_px, self._rate_hz)
-        seen = [
-            self._encoders.picture.encode(pixels[start : start + AT_ONCE]) for start in range(0, len(pixels), AT_ONCE)
-        ]
-        return (
-            torch.cat([part.cells for part in seen]).cpu().numpy(),
-            torch.cat([part.whole for part in seen]).cpu().numpy(),
-        )
-
-
-def stretches_of(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sound ``(M,)`` in half-overlapping stretches of a window's length, the last padded with silence: ``(N, M')``."""
-    length = int(STRETCH_S * SAMPLE_RATE_HZ)
-    starts = range(0, max(1, len(samples) - length // 2), length // 2)
-    parts = [samples[start : start + length] for start in starts]
-    return np.stack([np.pad(part, (0, length - len(part))) for part in parts]).astype(np.float32)
+            found = sound_of(read_sound(path), self._encoders.sound)
+        else:
+            side_px = self._encoders.picture.size
+            pixels = read_picture(path, side_px) if kind == "image" else read_frames(path, side_px, self._rate_hz)
+            found = pictures_of(pixels, self._encoders.picture)
+        return found.tokens.numpy(), found.whole.numpy()

@@ -53,6 +53,14 @@ MinDuration = Annotated[
 Cooldown = Annotated[
     str | None, typer.Option("--cooldown", metavar="TIME", help="No next event this soon after one ends. Default: 30s.")
 ]
+ExampleFile = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--example",
+        metavar="FILE",
+        help="A picture, clip or sound of what is meant; five of different places help most. May be repeated.",
+    ),
+]
 Severity = Annotated[str | None, typer.Option("--severity", metavar="info|warning|critical", help="Default: warning.")]
 Label = Annotated[
     list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="Goes into its events. May be repeated.")
@@ -69,6 +77,7 @@ def add(  # noqa: PLR0913  one option a key
     prompt_id: Annotated[str | None, typer.Option("--id", help="Default: made from the text.")] = None,
     phrasing: Phrasing = None,
     contrast: Contrast = None,
+    example: ExampleFile = None,
     modality: Modality = None,
     streams: Streams = None,
     region: Region = None,
@@ -109,6 +118,8 @@ def add(  # noqa: PLR0913  one option a key
         labels=label,
         enabled=enabled,
     )
+    if example:
+        document["examples"] = _drawn_towards(document, example, config)
     with _store(redis, config) as store:
         _done("added", store.add(document), as_json=as_json)
 
@@ -281,6 +292,19 @@ def _store(redis_url: str, config: Path | None) -> "Iterator[PromptStore]":
         yield PromptStore(client, settings.redis.prefix)
     finally:
         client.close()
+
+
+def _drawn_towards(document: dict[str, Any], files: list[Path], config: Path | None) -> dict[str, Any]:
+    """What a prompt's document keeps of example files. Loads the encoders."""
+    from streamer.examples import ExampleReader
+    from streamer.prompts import parse_prompt
+    from streamer.settings import load_settings
+    from streamer.stages import open_stages
+
+    prompt = parse_prompt(document)
+    drawn = ExampleReader(open_stages(load_settings(config))).draw(prompt, files).examples
+    assert drawn is not None
+    return drawn.model_dump(mode="json", exclude_none=True)
 
 
 def _document(**options: Any) -> dict[str, Any]:
