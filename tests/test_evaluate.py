@@ -101,14 +101,14 @@ def test_names_and_captions_are_scored_on_every_photo(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("streamer.stages.load_chosen", lambda *_: colour_encoders())
-    out = tmp_path / "deep" / "out"
+    out, long = tmp_path / "deep" / "out", "a wall, " * 40
     command(
         manifest=a_manifest(tmp_path, ("red.png", "image", "red", "dev")),
         root=root,
         out=out,
         also=["crimson=red"],
         open_vocab=write_rows(root / "names.csv", ("path", "name"), ("red.png", "red"), ("green.png", "green")),
-        captions=write_rows(root / "captions.csv", ("path", "caption"), ("red.png", "a wall"), ("red.png", "red")),
+        captions=write_rows(root / "captions.csv", ("path", "caption"), ("red.png", long), ("red.png", "red")),
     )
     names = ("predictions.csv", "also.csv", "open_vocab.csv", "captions.csv", "report.json", "report.html")
     assert capsys.readouterr().out.split() == [str(out / name) for name in names]
@@ -116,7 +116,7 @@ def test_names_and_captions_are_scored_on_every_photo(
     assert set(named) == {(photo, name) for photo in ("red.png", "green.png") for name in ("red", "green")}
     assert named["red.png", "red"] > named["red.png", "green"]
     assert named["green.png", "green"] > named["green.png", "red"]
-    assert set(table(out / "captions.csv")) == {("red.png", "a wall"), ("red.png", "red")}
+    assert set(table(out / "captions.csv")) == {("red.png", long), ("red.png", "red")}
     assert set(table(out / "also.csv")) == {("red.png", "crimson")}
 
 

@@ -68,12 +68,9 @@ def ask(
 
 
 def ask_texts(texts: Sequence[str]) -> list[Prompt]:
-    """Plain texts as prompts.
-
-    Raises:
-        PromptError: One is refused.
-    """
-    return [parse_prompt({"id": f"asked-{number}", "text": text}) for number, text in enumerate(texts)]
+    """Plain texts as prompts, longer ones than anybody could register too: captions of a published set are as they are."""
+    plain = parse_prompt("caption")
+    return [plain.model_copy(update={"id": f"asked-{number}", "text": text}) for number, text in enumerate(texts)]
 
 
 def read_also(pairs: Sequence[str], table: Path | None) -> dict[str, str]:
