@@ -68,7 +68,7 @@ def ask(
 
 
 def ask_texts(texts: Sequence[str]) -> list[Prompt]:
-    """Plain texts as prompts, longer ones than anybody could register too: captions of a published set are as they are."""
+    """Plain texts as prompts, even longer ones than can be registered: captions of a published set are as they are."""
     plain = parse_prompt("caption")
     return [plain.model_copy(update={"id": f"asked-{number}", "text": text}) for number, text in enumerate(texts)]
 
