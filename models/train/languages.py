@@ -157,7 +157,7 @@ def train_classifier(english: Sequence[str], foreign: Sequence[str]) -> NDArray[
         loss = (functional.binary_cross_entropy_with_logits(logits, labels, reduction="none") * weight).sum()
         loss = loss + 2e-6 * table.square().sum()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         optimiser.step()
     right = ((logits > 0) == (labels > 0)).float()
     sys.stdout.write(
