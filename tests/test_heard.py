@@ -107,7 +107,9 @@ def test_heads_find_the_token_that_tells_and_the_seed_decides_all() -> None:
 def test_calibration_supposes_that_alerts_are_rare() -> None:
     bags = bags_of(240)
     logits = fit_heads(bags, Recipe())(bags) + torch.randn(240, len(KINDS)) * 3
-    often, seldom = (fit_curves(logits, bags, Recipe(prevalence=share)) for share in (0.3, 0.02))
+    often, seldom = (
+        fit_curves(logits, bags, Recipe(prevalence=(share,) * len(KINDS), ordinary_share=1.0)) for share in (0.3, 0.02)
+    )
     assert bool((often[:, 0] > 0).all())
     usual = [(logits * c[:, 0] + c[:, 1]).sigmoid().mean() for c in (often, seldom)]
     assert usual[1] < usual[0]

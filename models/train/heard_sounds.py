@@ -74,6 +74,15 @@ ORDINARY = {
     "tuxpaint-stamps-default": 1200,
     "wesnoth-1.16-music": 40,
 }
+# Players and soldiers of games who shout, groan and scream: near a siren or a baby in pitch, and neither.
+SHOUTS = re.compile(r"/voices/|/player/|pain|death|taunt|groan", re.IGNORECASE)
+SHOUTERS = {
+    "hedgewars-data": 300,
+    "megaglest-data": 100,
+    "nexuiz-data": 150,
+    "openarena-data": 150,
+    "wesnoth-1.16-data": 120,
+}
 DOUBTFUL = re.compile(
     "explo|gun|shot|siren|baby|cry|scream|alarm|police|ambul|bomb|thunder|blast|fire|cannon|boom|tnt|burst|horn|whistle"
     "|dead|die"
@@ -126,6 +135,21 @@ def recordings(manifest: Path, corpus: Path | None, random: Generator) -> list[R
         found.append(
             Recording(f"{piece.source}/{piece.path}", _sound(raw / 32768), labels, piece.source, is_clip=False)
         )
+    return found
+
+
+def shouts(corpus: Path, random: Generator) -> list[Recording]:
+    """People of games who shout, as recordings of no kind."""
+    samples, pieces = load(corpus)
+    taken: dict[str, int] = {}
+    found = []
+    for place in random.permutation(len(pieces)):
+        piece = pieces[int(place)]
+        if taken.get(piece.source, 0) < SHOUTERS.get(piece.source, 0) and SHOUTS.search(piece.path):
+            taken[piece.source] = taken.get(piece.source, 0) + 1
+            raw = samples[piece.start : piece.start + min(piece.length, int(LONGEST_S * SAMPLE_RATE_HZ))]
+            name = f"{piece.source}/{piece.path}"
+            found.append(Recording(name, _sound(raw / 32768), frozenset(), piece.source, is_clip=False))
     return found
 
 
