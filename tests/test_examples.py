@@ -1,6 +1,7 @@
 """Example files of a prompt, through the guarded decoder and the shipped encoders."""
 
 import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from models.calibrate import NORMALISED_PRIOR
 from models.normalise import Normaliser
+from streamer.cli.prompts import app
 from streamer.errors import PromptError
 from streamer.examples import MAX_BYTES, ExampleReader
 from streamer.prompts import parse_prompt
@@ -113,3 +116,15 @@ def test_without_a_bank_examples_are_refused(stages: Stages, drawing: Callable[[
 def test_hand_made_examples_are_refused(kept: object) -> None:
     with pytest.raises(PromptError, match="examples"):
         parse_prompt({"text": "a zebra", "examples": kept})
+
+
+def test_add_takes_example_files_and_the_store_keeps_what_they_come_to(
+    redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch, drawing: Callable[[str, int], Path]
+) -> None:
+    monkeypatch.setenv("WATCHWORD_REDIS__URL", redis_url)
+    monkeypatch.setenv("WATCHWORD_REDIS__PREFIX", prefix)
+    files = [argument for seed in (1, 2) for argument in ("--example", str(drawing("stripes", seed)))]
+    added = CliRunner().invoke(app, ["add", "a zebra", *files])
+    assert added.exit_code == 0, (added.output, added.exception)
+    shown = CliRunner().invoke(app, ["show", "a-zebra", "--json"])
+    assert json.loads(shown.stdout)["examples"]["count"] == 2
