@@ -237,8 +237,9 @@ def blend(scores: Tensor, learned: Tensor, routes: Tensor, rows: Tensor) -> Tens
 def fit_gate(kinds: Sequence[str], texts: Sequence[Tensor], others: Tensor) -> Gate:
     """Make a gate from the phrasings of each kind ``(n, Q)`` and texts that mean none of them ``(m, Q)``.
 
-    Where it opens is told from how near a phrasing is to the nearest other one of its kind: full from the lower
-    quartile on, beginning two thirds of the way from there to what the other texts reach.
+    Where it opens is told from what is usual, how near a phrasing is to the nearest other one of its kind (the lower
+    quartile), and what is foreign, how near the other texts come (the median): it begins to open a third of the way
+    from foreign to usual, and is open at two thirds.
     """
     nearest, alien = [], []
     for mine in texts:
@@ -250,7 +251,7 @@ def fit_gate(kinds: Sequence[str], texts: Sequence[Tensor], others: Tensor) -> G
     step = max(0.02, (usual - foreign) / 3)
     kind = torch.cat([torch.full((len(mine),), number) for number, mine in enumerate(texts)])
     kind = torch.cat((kind, torch.full((len(others),), -1)))
-    return Gate(tuple(kinds), torch.cat((*texts, others)), kind, (usual - step, usual), (0.0, step / 2))
+    return Gate(tuple(kinds), torch.cat((*texts, others)), kind, (usual - 2 * step, usual - step), (0.0, step / 2))
 
 
 def save_senses(path: Path, senses: Mapping[str, LearnedSense], encoder: str) -> str:

@@ -143,6 +143,16 @@ def _load_sound(name: str, model: str, where: Where, text: TextEncoder | None) -
     raise ModelError(f"no sound encoder is called {name!r}; there are compact, clap and yamnet")
 
 
+def load_picture(name: PictureFamily, model: str) -> tuple[PictureEncoder, TextEncoder]:
+    """One family's encoders of pictures and of their texts, on a CPU, exact.
+
+    Raises:
+        ModelError: As `load_encoders` does.
+    """
+    text = load_compact_text() if name == "compact" else None
+    return _load_picture(name, model, Where("cpu", "auto", 2, "auto"), text)
+
+
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -159,9 +169,10 @@ def load_learned(encoders: Encoders, folder: Path = WEIGHTS) -> "Learned | None"
     Raises:
         ModelError: A file is altered.
     """
-    from models.learned import Learned, learned_file, load_learned_file
+    from models.learned import Learned, LearnedSense, learned_file, load_learned_file
 
-    senses, digests = {}, []
+    senses: dict[str, LearnedSense] = {}
+    digests = []
     for encoder, names in ((encoders.picture, ("seen", "moved")), (encoders.sound, ("heard",))):
         path = learned_file(encoder, folder)
         if path.is_file():

@@ -1,11 +1,11 @@
-"""How things move: dense optical flow of a stretch of frames, and the square of the picture in which most happens.
+"""How things move: the square of the picture in which most happens, and how much what it shows changes.
 
-Flow is DIS (Kroeger et al. 2016) on small luma pictures, the camera's own motion taken off. All lengths are shares of
-the picture's side and all speeds are per second, so that neither the size nor the frame rate matters much.
+The square follows dense optical flow, DIS (Kroeger et al. 2016), on small luma pictures with the camera's own motion
+taken off. What the square shows is left out: people in a lift that has seen a fight are no fight, and of few cameras a
+model learns the cameras.
 """
 
-import itertools
-from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import cv2
@@ -17,56 +17,8 @@ from models.encoders import PictureEncoder
 SIDE_PX: Final = 128  # flow is computed on squares of this side
 CELLS: Final = 7  # the flow is summed up on a grid like the picture encoder's
 FEWEST_FRAMES: Final = 4  # of a stretch: fewer tell no motion
-STATISTICS: Final = (
-    "mean", "deviation", "median", "q90", "q99", "share", "spread", "disorder", "divergence", "curl", "jerk",
-    "flicker", "peak cell", "cells", "camera",
-)  # fmt: skip
-_FAST: Final = 0.25  # sides a second: a person's arm, not her walk, at the far end of a room
 _LEAST_SIDE, _MOST_SIDE = 0.35, 0.85  # of the square, shares of the picture
 _SPREADS: Final = 2.2  # deviations of the motion that half a square's side covers
-_DIRECTIONS: Final = 8
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Movement:
-    """What moves in ``T`` frames.
-
-    Attributes:
-        statistics: float32 ``(T - 1, len(STATISTICS))``, of each pair of neighbours.
-        cells: float32 ``(T - 1, CELLS, CELLS)``, mean speed.
-        square: Centre ``x``, ``y`` and side of where most of it is, shares of the picture.
-    """
-
-    statistics: NDArray[np.float32]
-    cells: NDArray[np.float32]
-    square: tuple[float, float, float]
-
-
-def movement(frames: NDArray[np.uint8], step_s: float) -> Movement:
-    """Measure what moves.
-
-    Args:
-        frames: uint8 ``(T, H, W, 3)`` RGB, ``T >= 2``.
-        step_s: Seconds between two.
-    """
-    small = [
-        cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
-        for frame in frames
-    ]
-    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-    statistics, cells = [], []
-    before: NDArray[np.float32] | None = None
-    for first, second in itertools.pairwise(small):
-        flow = estimator.calc(first, second, None).astype(np.float32) / (SIDE_PX * step_s)
-        camera = np.median(flow.reshape(-1, 2), axis=0)
-        flow -= camera
-        flicker = float(cv2.absdiff(first, second).mean()) / 255
-        values, speeds = _pair(flow, before, flicker, float(np.hypot(*camera)))
-        statistics.append(values)
-        cells.append(speeds)
-        before = flow
-    grids = np.stack(cells)
-    return Movement(np.array(statistics, np.float32), grids, _square(grids))
 
 
 def see_motion(
@@ -80,12 +32,14 @@ def see_motion(
         encoder: Looks at the square in which most moves.
 
     Returns:
-        The token, float32 ``(M,)``, see `motion_token`, and mean speeds, float32 ``(CELLS, CELLS)``.
+        The token, float32 ``(F,)``: how much each feature of the square changes from frame to frame. And mean speeds,
+        float32 ``(CELLS, CELLS)``, sides of the picture a second.
     """
-    moved = movement(frames, step_s)
-    made = encoder.encode(crop(frames, moved.square, encoder.size))
-    features = made.whole if made.features is None else made.features
-    return motion_token(moved, features.cpu().numpy()), moved.cells.mean(0)
+    cells = speeds(frames, step_s).mean(0)
+    made = encoder.encode(crop(frames, busiest_square(cells), encoder.size))
+    features = (made.whole if made.features is None else made.features).cpu().numpy()
+    change: NDArray[np.float32] = np.abs(np.diff(features, axis=0)).mean(0)
+    return change, cells
 
 
 def crop(frames: NDArray[np.uint8], square: tuple[float, float, float], side_px: int) -> NDArray[np.uint8]:
@@ -98,53 +52,20 @@ def crop(frames: NDArray[np.uint8], square: tuple[float, float, float], side_px:
     return np.stack([cv2.resize(frame, (side_px, side_px), interpolation=cv2.INTER_LINEAR) for frame in cut])
 
 
-def motion_token(moved: Movement, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """One token of a stretch: what the square shows, how that changes, and the statistics of the flow.
-
-    Args:
-        moved: Of ``T`` frames.
-        features: float32 ``(T, F)``, what the picture encoder makes of the square in each.
-
-    Returns:
-        float32 ``(2 * F + 3 * len(STATISTICS),)``.
-    """
-    change = np.abs(np.diff(features, axis=0)).mean(0)
-    logs = np.log1p(10 * moved.statistics)
-    parts = (features.mean(0), change, logs.mean(0), logs.std(0), logs.max(0))
-    return np.concatenate(parts).astype(np.float32)
-
-
-def _pair(
-    flow: NDArray[np.float32], before: NDArray[np.float32] | None, flicker: float, camera: float
-) -> tuple[list[float], NDArray[np.float32]]:
-    """Statistics of one field ``(SIDE_PX, SIDE_PX, 2)``, sides a second, and its mean speed by cell."""
-    speed = np.hypot(flow[..., 0], flow[..., 1])
-    median, q90, q99 = np.quantile(speed[::2, ::2], (0.5, 0.9, 0.99))
-    grid = cv2.resize(speed, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-    total = float(speed.sum()) + 1e-6
-    angle = np.arctan2(flow[..., 1], flow[..., 0])
-    bins = ((angle + np.pi) * (_DIRECTIONS / (2 * np.pi))).astype(np.intp).clip(0, _DIRECTIONS - 1)
-    shares = np.bincount(bins.reshape(-1), speed.reshape(-1), _DIRECTIONS) / total
-    by_x, by_y = np.diff(flow, axis=1)[:-1], np.diff(flow, axis=0)[:, :-1]
-    _, _, spread = _spread(grid)
-    values = [
-        float(speed.mean()),
-        float(speed.std()),
-        float(median),
-        float(q90),
-        float(q99),
-        float((speed > _FAST).mean()),
-        spread,
-        float(-(shares * np.log(shares + 1e-6)).sum()),
-        float(np.abs(by_x[..., 0] + by_y[..., 1]).mean()),
-        float(np.abs(by_x[..., 1] - by_y[..., 0]).mean()),
-        0.0 if before is None else float(np.abs(flow - before).mean()),
-        flicker,
-        float(grid.max()),
-        float((grid > 0.5 * grid.max()).mean()),
-        camera,
+def speeds(frames: NDArray[np.uint8], step_s: float) -> NDArray[np.float32]:
+    """Mean speed by cell from each frame ``(T, H, W, 3)`` to the next: ``(T - 1, CELLS, CELLS)``, sides a second."""
+    small = [
+        cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
+        for frame in frames
     ]
-    return values, grid
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    cells = []
+    for first, second in pairwise(small):
+        flow = estimator.calc(first, second, None).astype(np.float32) / (SIDE_PX * step_s)
+        flow -= np.median(flow.reshape(-1, 2), axis=0)
+        speed = np.hypot(flow[..., 0], flow[..., 1])
+        cells.append(cv2.resize(speed, (CELLS, CELLS), interpolation=cv2.INTER_AREA))
+    return np.stack(cells)
 
 
 def _spread(grid: NDArray[np.float32]) -> tuple[float, float, float]:
@@ -157,8 +78,9 @@ def _spread(grid: NDArray[np.float32]) -> tuple[float, float, float]:
     return x, y, float(np.sqrt(variance / total / 2))
 
 
-def _square(cells: NDArray[np.float32]) -> tuple[float, float, float]:
-    x, y, spread = _spread(cells.mean(0))
+def busiest_square(cells: NDArray[np.float32]) -> tuple[float, float, float]:
+    """Centre ``x``, ``y`` and side of where most of the motion ``(CELLS, CELLS)`` is, shares of the picture."""
+    x, y, spread = _spread(cells)
     side = float(np.clip(2 * _SPREADS * spread, _LEAST_SIDE, _MOST_SIDE))
     half = side / 2
     return float(np.clip(x, half, 1 - half)), float(np.clip(y, half, 1 - half)), side

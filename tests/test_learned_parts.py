@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from models.calibrate import PRIOR
 from models.encoders import PictureTokens
 from models.learned import AttentionNet, Gate, Learned, LearnedSense
-from models.motion import FEWEST_FRAMES, STATISTICS
+from models.motion import FEWEST_FRAMES
 from streamer.align import AlignStage, PromptEmbedder, PromptSet
 from streamer.encode import EncodeStage
 from streamer.learned import STILL_LOGIT
@@ -20,7 +20,7 @@ from tests.colours import DIM, ColourPictures, Words, colour_encoders
 
 RED, GREY = (230, 10, 10), (110, 110, 110)
 GRID = (7, 7)
-MOTION_DIM = 2 * DIM + 3 * len(STATISTICS)
+MOTION_DIM = DIM
 RATE = 8
 
 

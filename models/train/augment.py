@@ -89,7 +89,8 @@ class Camera:
             levels = _rain(levels, self.rain, random)
         _, packed = cv2.imencode(".jpg", levels, (cv2.IMWRITE_JPEG_QUALITY, self.quality))
         unpacked = cv2.imdecode(packed, cv2.IMREAD_COLOR)
-        return cv2.resize(unpacked, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+        stretched = cv2.resize(unpacked, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(stretched, np.uint8)
 
 
 def _rain(frame: NDArray[np.uint8], streaks: int, random: np.random.Generator) -> NDArray[np.uint8]:

@@ -49,4 +49,4 @@ def cells_inside(box: tuple[float, float, float, float], grid: tuple[int, int]) 
 
 def _overlap(start: float, stop: float, count: int) -> NDArray[np.float64]:
     edges = np.arange(count)
-    return np.clip(np.minimum(edges + 1, stop) - np.maximum(edges, start), 0, 1)
+    return np.asarray(np.clip(np.minimum(edges + 1, stop) - np.maximum(edges, start), 0, 1), np.float64)

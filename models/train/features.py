@@ -70,14 +70,14 @@ class FeatureCache:
 
     def moved(self, path: str, camera: int = 0) -> NDArray[np.float32]:
         """Motion tokens of a video's stretches through one camera: float32 ``(N, M)``, ``N`` is 0 in a short one."""
-        return self._kept(f"{camera} motion {path}", lambda: self._move(path, camera))["moved"]
+        return self._kept(f"{camera} change {path}", lambda: self._move(path, camera))["moved"]
 
     def _kept(self, key: str, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
         name = hashlib.sha256(f"{self._seed} {key}".encode()).hexdigest()[:24]
         kept = self.folder / f"{name}.npz"
         if not kept.exists():
             draft = kept.with_suffix(f".{os.getpid()}.npz")
-            np.savez(draft, **make())
+            np.savez(draft, allow_pickle=False, **make())
             draft.replace(kept)
         with np.load(kept) as arrays:
             return {part: arrays[part] for part in arrays.files if part in _PARTS}

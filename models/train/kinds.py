@@ -61,6 +61,8 @@ FIRE: Final = Kind(
         "a fire truck",
         "a firefighter",
         "a fireplace screen",
+        "a fireplace",
+        "a fire place in a living room",
         "a fire extinguisher",
         "a fire alarm",
         "a fire exit",

@@ -120,7 +120,7 @@ def train(
     for epoch in range(1, recipe.epochs + 1):
         net.train()
         losses = []
-        for rows in torch.randperm(len(examples.labels)).split(recipe.batch):
+        for rows in torch.randperm(len(examples.labels)).split(recipe.batch):  # type: ignore[no-untyped-call]  # torch has no type for it
             loss = _loss(net, examples.of(rows), phrasings, ordinary, recipe, spread)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
@@ -168,7 +168,8 @@ def _loss(
     known = batch.inside.sum(1) > 0
     if recipe.place and known.any():
         mass = (attention[known][:, : len(phrasings)] * batch.inside[known][:, None]).sum(-1)
-        loss = loss - recipe.place * mass.clamp_min(1e-4).log().mean() * known.float().mean()
+        placed: Tensor = mass.clamp_min(1e-4).log().mean() * known.float().mean()
+        loss = loss - recipe.place * placed
     return loss
 
 
@@ -177,8 +178,8 @@ def _start_at_scale(net: AttentionNet, examples: Examples) -> None:
     """Fold each number's mean and deviation into the first layer, so that all numbers of a token weigh alike."""
     sample = examples.tokens[:: max(1, len(examples.tokens) // 2000)].float().flatten(0, 1)
     mean, deviation = sample.mean(0), sample.std(0).clamp_min(1e-4)
-    net.token.weight /= deviation
-    net.token.bias -= net.token.weight @ mean
+    net.token.weight.div_(deviation)
+    net.token.bias.sub_(net.token.weight @ mean)
 
 
 def frame_logits(net: AttentionNet, tokens: Tensor, whole: Tensor, queries: Tensor) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ _PANELS = {
     "Begin": ("demo", "doctor"),
     "Run": ("run", "up", "ingest", "worker"),
     "Watch": ("prompts", "events", "streams", "why"),
-    "Measure": ("evaluate", "bench"),
+    "Measure": ("evaluate", "train", "bench"),
 }
 
 
@@ -78,11 +78,13 @@ def _options(
 
 def _register() -> None:
     """Put the commands together. Each imports what it needs only when it runs, so that `--help` is quick."""
-    from streamer.cli import bench, demo, doctor, evaluate, events, ingest, prompts, run, streams, up, why, worker
+    from streamer.cli import bench, demo, doctor, evaluate, events, ingest, prompts, run, streams, train, up, why
+    from streamer.cli import worker as worker_command
 
     groups: dict[str, typer.Typer] = {"prompts": prompts.app, "events": events.app, "bench": bench.app}
-    single = (demo.demo, doctor.doctor, run.run, up.up, ingest.ingest, worker.worker, streams.streams, why.why)
-    commands: dict[str, Callable[..., None]] = {command.__name__: command for command in (*single, evaluate.evaluate)}
+    watching = (demo.demo, doctor.doctor, run.run, up.up, ingest.ingest, streams.streams, why.why)
+    single = (*watching, worker_command.worker, evaluate.evaluate, train.train)
+    commands: dict[str, Callable[..., None]] = {command.__name__: command for command in single}
     for panel, names in _PANELS.items():
         for name in names:
             if name in groups:
