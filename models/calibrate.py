@@ -53,7 +53,7 @@ class Calibrations:
 PRIOR = Calibrations(seen=Calibration(slope=19.8, bias=-11.35), heard=Calibration(slope=14.1, bias=-3.88))
 
 # Likewise, of scores that `models.normalise` made comparable.
-NORMALISED_PRIOR = Calibrations(seen=Calibration(slope=25.6, bias=-12.8), heard=Calibration(slope=15.7, bias=-3.84))
+NORMALISED_PRIOR = Calibrations(seen=Calibration(slope=28.9, bias=-16.58), heard=Calibration(slope=15.7, bias=-3.84))
 
 
 def fuse(seen: NDArray[np.float32], heard: NDArray[np.float32], modality: NDArray[np.str_]) -> NDArray[np.float32]:

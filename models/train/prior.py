@@ -2,8 +2,9 @@
 
     python -m models.train.prior MANIFEST ROOT [CACHE]
 
-Fitted over every label of the licensed rows of `train` at once, positives weighted as if one item in ten showed what
-a prompt asks for: of a prompt that nobody tuned, a false alarm costs more trust than a miss.
+Fitted over every label of the licensed rows of `train` at once, positives weighted as if one item in ten held what a
+prompt asks for, of normalised pictures one in a hundred: of a prompt that nobody tuned, a false alarm costs more trust
+than a miss, and at one in ten one prompt in forty reached 0.5 on an ordinary film that had nothing to do with it.
 """
 
 import csv
@@ -26,7 +27,7 @@ from models.prompts import PromptText, embed_texts
 from models.train.ordinary import is_in_bank
 from models.train.token_cache import Case, TokenCache, read_cases
 
-PREVALENCE = 0.1
+PREVALENCE = {"raw": 0.1, "seen": 0.01, "heard": 0.1}
 NORMALISED: Mapping[str, Mapping[str, Sequence[str]]] = {
     "seen": {
         "fire": ("fire", "flames", "a building on fire", "something is burning", "blaze"),
@@ -53,7 +54,8 @@ def fit_prior(scored: Iterable[tuple[Item, list[str], NDArray[np.float32]]]) -> 
         labels += [float(text in item.labels) for text in texts]
     truth = np.array(labels)
     share = truth.mean()
-    weights = np.where(truth > 0, PREVALENCE / share, (1 - PREVALENCE) / (1 - share))
+    prevalence = PREVALENCE["raw"]
+    weights = np.where(truth > 0, prevalence / share, (1 - prevalence) / (1 - share))
     slope, bias = fit_platt(np.array(scores), truth, weights)
     return Calibration(round(slope, 1), round(bias, 2))
 
@@ -84,7 +86,8 @@ def fit_normalised(sense: str, cases: Sequence[Case], cache: TokenCache, encoder
         share = truth.mean()
         scores.append(every[rows, column])
         labels.append(truth.astype(np.float64))
-        weights.append(np.where(truth, PREVALENCE / share, (1 - PREVALENCE) / (1 - share)) / len(truth) * 1000)
+        prevalence = PREVALENCE[sense]
+        weights.append(np.where(truth, prevalence / share, (1 - prevalence) / (1 - share)) / len(truth) * 1000)
     slope, bias = fit_platt(np.concatenate(scores), np.concatenate(labels), np.concatenate(weights))
     return Calibration(round(slope, 1), round(bias, 2))
 
