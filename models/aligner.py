@@ -90,7 +90,7 @@ class Aligner:
         margin = cells @ query - cells @ functional.normalize(cells.mean(0), dim=0)
         if grid is not None and min(grid) > 1:
             near = margin.new_tensor((0.25, 0.5, 0.25))
-            padded = functional.pad(margin.view(1, 1, *grid), (1, 1, 1, 1), mode="reflect")
+            padded = functional.pad(margin.view(1, 1, *grid), (1, 1, 1, 1), mode="replicate")
             margin = functional.conv2d(padded, torch.outer(near, near)[None, None]).reshape(-1)
         if allowed_cells is not None:
             margin = margin.masked_fill(~allowed_cells, float("-inf"))
