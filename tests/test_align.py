@@ -87,7 +87,7 @@ def test_evidence_says_where_and_when() -> None:
     evidence = stage.evidence(tokens, 0, 0, prompts)
     assert evidence.frame_time_us == SECOND_US
     strongest = np.unravel_index(np.argmax(evidence.attention), (7, 7))
-    assert strongest == (1, 5)
+    assert tuple(map(int, strongest)) == (1, 5)
     assert evidence.region is not None
     left, top, right, bottom = evidence.region
     assert left <= 5 / 7 < 6 / 7 <= right
