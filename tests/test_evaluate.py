@@ -338,7 +338,7 @@ def test_the_prior_is_fitted_as_if_one_in_ten_held() -> None:
     # Two normal distributions of one width: the logit is a line, (0.7 - 0.4) / 0.1**2 steep, and level at the middle
     # but for the prevalence.
     slope = 0.3 / 0.1**2
-    bias = -slope * 0.55 + np.log(PREVALENCE / (1 - PREVALENCE))
+    bias = -slope * 0.55 + np.log(PREVALENCE["raw"] / (1 - PREVALENCE["raw"]))
     assert curve.slope == pytest.approx(slope, rel=0.06)
     assert curve.bias == pytest.approx(bias, rel=0.06)
     assert not curve.trained
