@@ -46,6 +46,7 @@ class PromptSet:
         seen_scaling: Makes picture scores comparable; floors are of scores before that.
         heard_scaling: Likewise for sound.
         parts: Which of them the trained senses answer, too.
+        trained: Ids of those that a trained sense has most of the say about.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class PromptSet:
         self.embeddings = embeddings
         self.allowed_cells = allowed_cells
         self.parts = parts or Parts.of(None, embeddings)
+        self.trained = frozenset(prompts[column].id for column in self.parts.columns())
         lowest, modality = exit_ratio * self.table.thresholds, embeddings.modality
         unscaled = Scaling.none(len(prompts))
         self.seen_scaling, self.heard_scaling = scalings or (unscaled, unscaled)

@@ -16,6 +16,7 @@ from models.prompts import PromptEmbeddings
 from models.queries import Queries
 from streamer.types import Fresh, Tokens
 
+MOST = 0.5  # from this share on a trained sense has most of the say
 STILL_LOGIT = -3.0  # of an event that is all movement, where too little is seen to tell movement
 
 
@@ -81,6 +82,11 @@ class Parts:
             Part.of(learned.moved, embeddings.picture),
             Part.of(learned.heard, embeddings.sound),
         )
+
+    def columns(self) -> set[int]:
+        """Of prompts that a trained sense has most of the say about."""
+        parts = [part for part in (self.seen, self.moved, self.heard) if part is not None]
+        return {int(column) for part in parts for column in part.rows[part.shares >= MOST]}
 
 
 def of_frames(scores: Tensor, block: Fresh, part: Part, curve: Calibration, allowed: Tensor | None) -> Tensor:

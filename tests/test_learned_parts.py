@@ -81,6 +81,12 @@ def test_a_prompt_that_means_a_trained_kind_has_the_probability_that_was_learned
     np.testing.assert_allclose(alignment.seen[0, 0], float(logits.max().sigmoid()), atol=1e-5)
 
 
+def test_a_prompt_set_knows_which_prompts_were_trained_for() -> None:
+    learned = Learned({"seen": a_sense("seen", DIM)})
+    assert prompts_of("red", "blue", learned=learned).trained == {"red"}
+    assert prompts_of("red", "blue").trained == frozenset()
+
+
 def test_a_trained_prompt_sees_nothing_outside_its_region() -> None:
     learned = Learned({"seen": a_sense("seen", DIM)})
     left = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]

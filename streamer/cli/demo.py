@@ -181,7 +181,9 @@ def _conclude(feed: "Feed", out: Path, pictures: int) -> None:
     for camera, found in sorted(by_camera.items()):
         console.print(f"  {camera}: {escape(', '.join(found))}")
     console.print(f"\nEvents: {out / 'events.jsonl'}   snapshots: {pictures} in {out}/", markup=False)
-    console.print("The aligner is not trained yet: confidences rank matches, they are no calibrated probabilities.")
+    console.print(
+        "An event says in `model` whether its prompt was trained for and its confidence is calibrated.", markup=False
+    )
     console.print("\nTry next:")
     console.print("  make demo SOURCE=clip.mp4                                   your own film or camera")
     console.print('  .venv/bin/watchword run clip.mp4 --prompt "a person lying on the floor"')

@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 _OUTBOX_DEPTH = 8
 _DRAIN_S = 20.0  # orchestrators commonly kill after 30 s
 _READY_POLL_S = 0.05
-UNCALIBRATED = "the aligner is not trained: its confidence ranks matches, and is no calibrated probability yet"
+UNCALIBRATED = "nothing was trained for this prompt: its confidence follows one curve for all such prompts"
 
 
 class Worker:

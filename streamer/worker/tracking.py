@@ -61,7 +61,7 @@ class Tracking:
     Args:
         settings: Track options, labels and masks of streams, the system watch.
         align: Draws evidence.
-        model: What events say about what judged.
+        model: What events say about what judged a prompt that nothing was trained for.
         snapshot_key: Event id to the key of its JPEG.
         watching: What is shown of streams between events.
         metrics: Counters.
@@ -78,7 +78,8 @@ class Tracking:
     ) -> None:
         self._settings = settings
         self._align = align
-        self._model = model
+        self._models = {False: model, True: model.model_copy(update={"calibrated": True, "note": None})}
+        self._trained: frozenset[str] = frozenset()
         self._snapshot_key = snapshot_key
         self._watching = watching
         self._metrics = metrics
@@ -169,6 +170,7 @@ class Tracking:
             What it comes to, by partition.
         """
         outcomes: dict[int, Outcome] = {}
+        self._trained = prompts.trained
         left = list(ended)
         for row, window in enumerate(tokens.windows):
             states = self._states.get(window.partition)
@@ -278,7 +280,7 @@ class Tracking:
         event = event_of(
             change,
             stream_labels=self._settings.stream(change.stream).labels,
-            model=self._model,
+            model=self._models[change.prompt.id in self._trained],
             latency=latency_of(capture_to_event_s, stages),
             snapshot=self._snapshot_key(change.id) if change.media is not None else None,
         )
