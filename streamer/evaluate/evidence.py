@@ -12,6 +12,7 @@ from streamer.evaluate.clips import Clip
 from streamer.evaluate.compose import Box, Composed, accompany, plant
 from streamer.evaluate.questions import ask_texts
 from streamer.evaluate.replay import Shown, prompt_set, show
+from streamer.evaluate.report import THRESHOLD
 from streamer.prompts import Prompt
 from streamer.stages import Stages
 
@@ -171,7 +172,7 @@ def _carried(
 
 def _pointing(pairs: Sequence[tuple[Composed, Shown]]) -> dict[str, Any]:
     """Pointing game: where is the maximum? Zhang et al., "Top-down Neural Attention by Excitation Backprop", 2016."""
-    hits, centres, overlaps, areas = [], [], [], []
+    hits, centres, overlaps, areas, reported = [], [], [], [], []
     for one, shown in pairs:
         assert one.box is not None
         evidence = shown.evidence
@@ -180,6 +181,8 @@ def _pointing(pairs: Sequence[tuple[Composed, Shown]]) -> dict[str, Any]:
         grid = np.array(evidence.attention)
         row, column = np.unravel_index(int(grid.argmax()), grid.shape)
         hits.append(_inside(((column + 0.5) / grid.shape[1], (row + 0.5) / grid.shape[0]), one.box))
+        if (shown.seen or 0.0) >= THRESHOLD:
+            reported.append(hits[-1])
         left, top, right, bottom = evidence.region
         centres.append(_inside(((left + right) / 2, (top + bottom) / 2), one.box))
         overlaps.append(_overlap(evidence.region, one.box))
@@ -187,6 +190,8 @@ def _pointing(pairs: Sequence[tuple[Composed, Shown]]) -> dict[str, Any]:
     return {
         "clips": len(hits),
         "hits": round(float(np.mean(hits)), 4),
+        "reported": len(reported),
+        "hits_of_reported": round(float(np.mean(reported)), 4) if reported else None,
         "region_centre_hits": round(float(np.mean(centres)), 4),
         "region_overlap": round(float(np.mean(overlaps)), 4),
         "chance": round(float(np.mean(areas)), 4),
