@@ -60,7 +60,7 @@ def test_alone_it_shows_its_help_with_every_command_in_its_panel() -> None:
     assert shown.stderr == ""
     shown_names = re.findall(r"^│ ([a-z]+) ", shown.stdout, re.MULTILINE)
     begin, run, watch = ["demo", "doctor"], ["run", "up", "ingest", "worker"], ["prompts", "events", "streams", "why"]
-    assert shown_names == [*begin, *run, *watch, "evaluate", "bench"]
+    assert shown_names == [*begin, *run, *watch, "evaluate", "train", "bench"]
 
 
 @pytest.mark.parametrize("width", ["80", "120"])

@@ -1,6 +1,7 @@
 """Training of what is seen and what moves, on pictures made here."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.errors import ModelError
+from models.evaluate.media import read_picture
 from models.learned import load_learned_file
+from models.load import load_picture
 from models.motion import busiest_square, crop, speeds
 from models.train.augment import Camera
 from models.train.collage import cells_inside, paste
@@ -21,6 +24,7 @@ from models.train.features import FeatureCache, stretches
 from models.train.folds import area_under_roc, average_precision, grouped_folds
 from models.train.linear import fit_linear
 from models.train.pictures import SEEN, Sources, licensed, train_pictures
+from tests.checkpoints import write_clip
 from tests.colours import ColourPictures, Words, make_film
 
 SHORT = replace(SEEN, net={"width": 8, "heads": 2, "layers": 0}, epochs=6, batch=8, rate=0.02)
@@ -30,7 +34,7 @@ GREY = (110, 110, 110)
 class _FireWords(Words):
     """Everything that speaks of fire or flames is red, everything of fights is green."""
 
-    def encode(self, texts: "list[str] | tuple[str, ...]") -> NDArray[np.float32]:  # type: ignore[override]
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         found = super().encode(texts)
         for number, text in enumerate(texts):
             words = set(text.replace(",", "").split())
@@ -86,10 +90,25 @@ def test_training_learns_from_licensed_rows_alone_and_the_same_each_time(tmp_pat
     assert float(learned.seen.route(fire)) > 0
     logits = []
     for name in ("0.png", "1.png"):
-        pixels = cv2.resize(cv2.imread(str(tmp_path / name))[:, :, ::-1], (224, 224))
-        made = ColourPictures().encode(np.ascontiguousarray(pixels)[None])
+        made = ColourPictures().encode(read_picture(tmp_path / name, 224))
         logits.append(float(learned.seen.logits(made.cells, made.whole, fire)))
     assert logits[0] > logits[1] + 1
+
+
+def test_the_same_trains_on_the_tokens_of_another_family(tmp_path: Path) -> None:
+    cases = licensed(a_manifest(tmp_path))
+    (tmp_path / "clip").mkdir()
+    encoder, text = load_picture("clip", str(write_clip(tmp_path / "clip")))
+    cache = FeatureCache(tmp_path, tmp_path / "features", encoder)
+    train_pictures(
+        Sources(cases, tmp_path, cache, encoder, text, 0, collages=4, seen=SHORT), tmp_path / "clip.safetensors"
+    )
+    learned = load_learned_file(tmp_path / "clip.safetensors")
+    assert learned.encoder == encoder.name
+    assert learned.seen is not None
+    made = encoder.encode(read_picture(tmp_path / "0.png", encoder.size))
+    queries = torch.from_numpy(text.encode(["fire", "people fighting"]))
+    assert learned.seen.logits(made.cells, made.whole, queries).isfinite().all()
 
 
 def test_a_manifest_without_licensed_rows_is_refused(tmp_path: Path) -> None:

@@ -35,17 +35,12 @@ def train(
     """
     import json
 
-    import cv2
-    import torch
-
     from models.learned import learned_file
     from models.load import WEIGHTS, load_picture
     from models.train.features import FeatureCache
     from models.train.pictures import Sources, licensed, train_pictures
     from streamer.cli.progress import counted
 
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     encoder, text = load_picture(encoders, model)
     target = out or learned_file(encoder, WEIGHTS)
     sources = Sources(licensed(manifest), root, FeatureCache(root, cache, encoder), encoder, text, cameras)
