@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from models.aligner import Aligner
-from models.calibrate import PRIOR
 from models.encoders import PictureTokens
-from models.load import load_chosen
+from models.normalise import Scaling
 from models.queries import Queries
 from streamer.bench.prompts import distinct_prompts
 from streamer.demo import street_footage
 from streamer.settings import Settings
+from streamer.stages import open_stages
 
 Say = Callable[[str], None]
 BLOCK = 16  # frames that are aligned at once
@@ -38,14 +38,17 @@ def measure_prefilter(
         texts: Prompts; none: 10,000 made from words.
         threshold: Of every prompt.
     """
-    encoders = load_chosen(settings.encode.model_copy(update={"device": "cpu", "threads": 1}))
+    encode = settings.encode.model_copy(update={"device": "cpu", "threads": 1})
+    stages = open_stages(settings.model_copy(update={"encode": encode}))
+    encoders, ordinary = stages.encoders, stages.normaliser.seen
     torch.set_num_threads(1)
     texts = texts or [str(prompt["text"]) for prompt in distinct_prompts(10_000)]
     began_s = time.perf_counter()
     queries = Queries.plain(torch.from_numpy(encoders.picture_text.encode(texts)))
     say(f"{len(texts)} prompts embedded in {time.perf_counter() - began_s:.1f} s")
     lowest = np.full(len(texts), settings.track.exit_ratio * threshold, np.float32)
-    floors = torch.from_numpy(PRIOR.seen.score(lowest))
+    scaling = Scaling.none(len(texts)) if ordinary is None else ordinary.scaling(queries.vectors)
+    floors = scaling.back(torch.from_numpy(stages.calibrations.seen.score(lowest)))
     rows = {}
     blocks: list[PictureTokens] = []
     for name, path in _films(films):
@@ -60,7 +63,7 @@ def measure_prefilter(
     together = PictureTokens(_shuffled([made.cells for made in blocks]), _shuffled([made.whole for made in blocks]))
     mean_ms = float(np.mean([row["encode_ms"] for row in rows.values()]))
     rows["all, mixed"] = _compare(together, queries, floors, mean_ms)
-    return {"prompts": len(texts), "floor": round(float(floors[0]), 4), "films": rows}
+    return {"prompts": len(texts), "floor": round(float(floors.median()), 4), "films": rows}
 
 
 def film_pictures(path: Path, size: int, most: int) -> NDArray[np.uint8]:
