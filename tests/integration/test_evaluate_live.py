@@ -114,8 +114,8 @@ def test_every_event_is_scored_again_from_the_media_that_it_names(site: Site, tm
         again = score_again(stages, event, chunks, prompts[event.prompt.id])
         assert event.evidence is not None
         assert again.confidence == pytest.approx(event.evidence.confidence, abs=EXACT)
-        for own, told in ((again.seen, event.evidence.seen), (again.heard, event.evidence.heard)):
-            assert own == (None if told is None else pytest.approx(told, abs=EXACT))
+        for own, kept in ((again.seen, event.evidence.seen), (again.heard, event.evidence.heard)):
+            assert own == (None if kept is None else pytest.approx(kept, abs=EXACT))
     assert any(event.evidence.since < event.evidence.window_start for event in events if event.evidence)  # type: ignore[operator]  # both are there
 
 
