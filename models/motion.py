@@ -8,7 +8,6 @@ model learns the cameras.
 from itertools import pairwise
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,6 +43,8 @@ def see_motion(
 
 def crop(frames: NDArray[np.uint8], square: tuple[float, float, float], side_px: int) -> NDArray[np.uint8]:
     """Cut a square out of each frame ``(T, H, W, 3)`` and scale it to ``(T, side_px, side_px, 3)``."""
+    import cv2  # models import with torch and numpy alone
+
     height, width = frames.shape[1:3]
     x, y, side = square
     x0, y0 = round((x - side / 2) * width), round((y - side / 2) * height)
@@ -54,6 +55,8 @@ def crop(frames: NDArray[np.uint8], square: tuple[float, float, float], side_px:
 
 def speeds(frames: NDArray[np.uint8], step_s: float) -> NDArray[np.float32]:
     """Mean speed by cell from each frame ``(T, H, W, 3)`` to the next: ``(T - 1, CELLS, CELLS)``, sides a second."""
+    import cv2
+
     small = [
         cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
         for frame in frames
