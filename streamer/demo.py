@@ -48,7 +48,7 @@ def built_in_script(folder: Path, texts: Sequence[str] = ()) -> Script:
     _make_once(street, lambda path: _loop(street_footage(), path, STREET_LOOPS))
     _make_once(yard, write_scene)
     prompts: list[Mapping[str, object]] = [
-        {"text": "bicycle", "severity": "info"},
+        {"text": "a person riding a bicycle", "severity": "info"},
         {"text": "fire", "modality": "video", "severity": "critical"},
         # Sounds score lower than pictures until the aligner is trained: an alarm stands far out at a quarter.
         {"text": "smoke alarm", "modality": "audio", "threshold": 0.25, "severity": "critical"},

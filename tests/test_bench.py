@@ -151,7 +151,7 @@ def test_memory_is_summed_up_by_thirds() -> None:
 def test_filling_sends_every_stream_every_chunk_in_order_of_capture(broker: str) -> None:
     topic = f"test.{uuid.uuid4().hex[:12]}"
     ensure_topics(broker, [topic], partitions=1, message_max_bytes=8_388_608)
-    chunks = [a_chunk(b"one"), a_chunk(b"two")]
+    chunks = [a_chunk(b"one"), a_chunk(b"two", START_US + SECOND_US)]
     with BoundedProducer(broker, message_max_bytes=8_388_608) as producer:
         assert fill(producer, topic, ["a", "b"], chunks, rounds=3) == 6
     got = received(broker, topic, 6)
@@ -162,8 +162,8 @@ def test_filling_sends_every_stream_every_chunk_in_order_of_capture(broker: str)
     assert [start - starts[0] for start in starts] == [0, SECOND_US, 2 * SECOND_US]
 
 
-def a_chunk(payload: bytes) -> MediaChunk:
-    return MediaChunk("film", "video/mp4", payload, START_US, Position("t", 0, 0), duration_us=SECOND_US)
+def a_chunk(payload: bytes, capture_us: int = START_US) -> MediaChunk:
+    return MediaChunk("film", "video/mp4", payload, capture_us, Position("t", 0, 0), duration_us=SECOND_US)
 
 
 def received(bootstrap: str, topic: str, count: int) -> list[MediaChunk]:
