@@ -15,6 +15,7 @@ from models.encoders import PictureEncoder
 
 SIDE_PX: Final = 128  # flow is computed on squares of this side
 CELLS: Final = 7  # the flow is summed up on a grid like the picture encoder's
+RATE_HZ: Final = 8.0  # frames a second that training saw: more change less from one to the next
 FEWEST_FRAMES: Final = 4  # of a stretch: fewer tell no motion
 _LEAST_SIDE, _MOST_SIDE = 0.35, 0.85  # of the square, shares of the picture
 _SPREADS: Final = 2.2  # deviations of the motion that half a square's side covers

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.encoders import Encoders
-from models.motion import FEWEST_FRAMES, see_motion
+from models.motion import FEWEST_FRAMES, RATE_HZ, see_motion
 from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Batch, Encoded, Fresh, Moved, Tokens, Window
 
 _STATM = Path("/proc/self/statm")
@@ -205,8 +205,12 @@ class EncodeStage:
         if stop - first < FEWEST_FRAMES:
             return None
         step_s = float(window.times_us[stop - 1] - window.times_us[first]) / (stop - first - 1) / 1e6
+        every = max(1, round(1 / (step_s * RATE_HZ)))
+        chosen = window.pixels[first:stop:every]
+        if len(chosen) < FEWEST_FRAMES:
+            return None
         moved = Moved(start_us, start_us + self._hop_us)
-        token, moved.speeds = see_motion(np.stack(window.pixels[first:stop]), step_s, self._encoders.picture)
+        token, moved.speeds = see_motion(np.stack(chosen), every * step_s, self._encoders.picture)
         moved.token = torch.from_numpy(token)
         return moved
 

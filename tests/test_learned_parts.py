@@ -107,6 +107,20 @@ def test_motion_is_looked_at_only_where_a_prompt_asks_for_it() -> None:
     assert len(looked_at(prompts_of("red", learned=learned), window)[0].motions[0]) == 2
 
 
+def test_motion_is_told_from_as_many_frames_a_second_as_training_saw() -> None:
+    prompts = prompts_of("red", learned=Learned({"moved": a_sense("moved", MOTION_DIM)}))
+    slow = walking()
+    often = np.repeat(slow, 3, axis=0)
+    times = tuple(round(number * SECOND_US / RATE) for number in range(len(slow)))
+    many = tuple(round(number * SECOND_US / (3 * RATE)) for number in range(len(often)))
+    tokens = [
+        looked_at(prompts, a_window(frames=frames, times_us=times_us))[0].motions[0]
+        for frames, times_us in ((slow, times), (often, many))
+    ]
+    for one, other in zip(*tokens, strict=True):
+        torch.testing.assert_close(one.token, other.token)
+
+
 def test_a_stretch_that_two_windows_share_is_looked_at_once() -> None:
     calls: list[int] = []
 

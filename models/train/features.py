@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from models.encoders import PictureEncoder
 from models.errors import ModelError
 from models.evaluate.media import read_picture, stretch
-from models.motion import FEWEST_FRAMES, see_motion
+from models.motion import FEWEST_FRAMES, RATE_HZ, see_motion
 from models.train.augment import Camera
 
-RATE_HZ = 8.0  # what the worker decodes where something moves
 STRETCH_FRAMES = 8
 AT_ONCE = 32
 VERSION = 1
