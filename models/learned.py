@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,9 +116,9 @@ class Gate:
         """Float32 ``(P, Q)``, unit length, to ``(P, K)``, 0 to 1, rows summing to at most 1."""
         if not len(vectors):
             return vectors.new_zeros((0, len(self.kinds)))
-        likeness = vectors @ self.texts.to(vectors).T
-        own = torch.stack([likeness[:, self.kind == number].amax(1) for number in range(len(self.kinds))], 1)
-        other = likeness[:, self.kind < 0].amax(1, keepdim=True) if (self.kind < 0).any() else own.new_tensor(-1.0)
+        likeness, kind = vectors @ self.texts.to(vectors).T, self.kind.to(vectors.device)
+        own = torch.stack([likeness[:, kind == number].amax(1) for number in range(len(self.kinds))], 1)
+        other = likeness[:, kind < 0].amax(1, keepdim=True) if (kind < 0).any() else own.new_tensor(-1.0)
         routes = _ramp(own, *self.near) * _ramp(own - other, *self.ahead)
         return routes / routes.sum(1, keepdim=True).clamp_min(1)
 
@@ -155,16 +156,28 @@ class LearnedSense:
         """See `Gate.route`."""
         return self.gate.route(vectors)
 
-    @torch.inference_mode()
-    def logits(self, tokens: Tensor, whole: Tensor, queries: Tensor) -> Tensor:
-        """Calibrated logits: ``(N, S, D)``, ``(N, D)`` and ``(R, Q)`` to ``(N, R)``.
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.curves.device
 
-        A query is calibrated as the kinds that it is routed to; one that is routed nowhere as all of them.
+    def logits(self, tokens: Tensor, whole: Tensor, queries: Tensor) -> Tensor:
+        """Calibrated logits: ``(N, S, D)``, ``(N, D)`` and ``(R, Q)`` to ``(N, R)``."""
+        return self.calibrated(tokens, whole, queries, self.curves_of(queries))
+
+    def curves_of(self, queries: Tensor) -> Tensor:
+        """How each query's logits are calibrated: ``(R, Q)`` to slope and bias, ``(R, 2)``.
+
+        As the kinds are that it is routed to; one that is routed nowhere as all of them.
         """
-        raw, _ = self.net(tokens, whole, queries)
         shares = self.route(queries)
         shares = torch.where(shares.sum(1, keepdim=True) > 0, shares, torch.ones_like(shares))
-        curves = (shares / shares.sum(1, keepdim=True)) @ self.curves.to(queries)
+        return (shares / shares.sum(1, keepdim=True)) @ self.curves.to(queries)
+
+    @torch.inference_mode()
+    def calibrated(self, tokens: Tensor, whole: Tensor, queries: Tensor, curves: Tensor) -> Tensor:
+        """`logits`, for queries whose curves are known."""
+        raw, _ = self.net(tokens, whole, queries)
         calibrated: Tensor = raw * curves[:, 0] + curves[:, 1]
         return calibrated
 
@@ -327,25 +340,24 @@ def load_learned_file(path: Path) -> Learned:
     return Learned({name: _sense(name, entry, tensors) for name, entry in entries.items()}, expected, encoder)
 
 
-def _sense(name: str, entry: Mapping[str, object], tensors: Mapping[str, Tensor]) -> LearnedSense:
+def _sense(name: str, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LearnedSense:
     try:
         shape = entry["net"]
-        family = KindHeads if "kinds" in shape else AttentionNet  # type: ignore[operator]  # of JSON, as is the next
-        net = family(**shape).eval()  # type: ignore[arg-type]  # wrong ones raise below
+        net: nn.Module = KindHeads(**shape) if "kinds" in shape else AttentionNet(**shape)
         prefix = f"{name}.net."
         net.load_state_dict(
             {key.removeprefix(prefix): value.float() for key, value in tensors.items() if key.startswith(prefix)}
         )
-        near, ahead, kinds = entry["near"], entry["ahead"], entry["kinds"]
+        near, ahead = entry["near"], entry["ahead"]
         gate = Gate(
-            tuple(kinds),  # type: ignore[arg-type]  # of JSON, as are the next
+            tuple(entry["kinds"]),
             functional.normalize(tensors[f"{name}.gate.texts"].float(), dim=-1),
             tensors[f"{name}.gate.kind"].long(),
-            tuple(near),  # type: ignore[arg-type]
-            tuple(ahead),  # type: ignore[arg-type]
+            (near[0], near[1]),
+            (ahead[0], ahead[1]),
         )
-        return LearnedSense(name, gate, net, tensors[f"{name}.curves"].float(), shape, entry["note"])  # type: ignore[arg-type]
-    except (KeyError, TypeError, RuntimeError) as error:
+        return LearnedSense(name, gate, net.eval(), tensors[f"{name}.curves"].float(), shape, entry["note"])
+    except (KeyError, IndexError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"the trained weights of {name!r} do not fit this version: {reason}; train them again"

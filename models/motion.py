@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.encoders import PictureEncoder
 
@@ -21,9 +22,7 @@ _LEAST_SIDE, _MOST_SIDE = 0.35, 0.85  # of the square, shares of the picture
 _SPREADS: Final = 2.2  # deviations of the motion that half a square's side covers
 
 
-def see_motion(
-    frames: NDArray[np.uint8], step_s: float, encoder: PictureEncoder
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def see_motion(frames: NDArray[np.uint8], step_s: float, encoder: PictureEncoder) -> tuple[Tensor, NDArray[np.float32]]:
     """A stretch of frames to its motion token, and where it moves.
 
     Args:
@@ -32,14 +31,13 @@ def see_motion(
         encoder: Looks at the square in which most moves.
 
     Returns:
-        The token, float32 ``(F,)``: how much each feature of the square changes from frame to frame. And mean speeds,
-        float32 ``(CELLS, CELLS)``, sides of the picture a second.
+        The token, float32 ``(F,)``, where the encoder computes: how much each feature of the square changes from frame
+        to frame. And mean speeds, float32 ``(CELLS, CELLS)``, sides of the picture a second.
     """
     cells = speeds(frames, step_s).mean(0)
     made = encoder.encode(crop(frames, busiest_square(cells), encoder.size))
-    features = (made.whole if made.features is None else made.features).cpu().numpy()
-    change: NDArray[np.float32] = np.abs(np.diff(features, axis=0)).mean(0)
-    return change, cells
+    features = made.whole if made.features is None else made.features
+    return features.diff(dim=0).abs().mean(0), cells
 
 
 def crop(frames: NDArray[np.uint8], square: tuple[float, float, float], side_px: int) -> NDArray[np.uint8]:

@@ -210,8 +210,7 @@ class EncodeStage:
         if len(chosen) < FEWEST_FRAMES:
             return None
         moved = Moved(start_us, start_us + self._hop_us)
-        token, moved.speeds = see_motion(np.stack(chosen), every * step_s, self._encoders.picture)
-        moved.token = torch.from_numpy(token)
+        moved.token, moved.speeds = see_motion(np.stack(chosen), every * step_s, self._encoders.picture)
         return moved
 
     def _see(self, pixels: list[NDArray[np.uint8]], items: list[Encoded]) -> Fresh | None:

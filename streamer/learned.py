@@ -28,13 +28,15 @@ class Part:
         sense: The sense.
         rows: int64 ``(R,)``, their columns, ascending.
         shares: float32 ``(R,)``, 0 to 1, how much of each one's score is learned.
-        queries: float32 ``(R, Q)``.
+        queries: float32 ``(R, Q)``, where the sense computes.
+        curves: float32 ``(R, 2)``, how each one's logits are calibrated; there, too.
     """
 
     sense: LearnedSense
     rows: Tensor
     shares: Tensor
     queries: Tensor
+    curves: Tensor
 
     @classmethod
     def of(cls, sense: LearnedSense | None, queries: Queries) -> Self | None:
@@ -43,7 +45,15 @@ class Part:
             return None
         shares = sense.route(queries.vectors).sum(1)
         rows = shares.nonzero().squeeze(1)
-        return cls(sense, rows, shares[rows], queries.vectors[rows]) if len(rows) else None
+        if not len(rows):
+            return None
+        mine = queries.vectors[rows].to(sense.device)
+        return cls(sense, rows, shares[rows], mine, sense.curves_of(mine))
+
+    def logits(self, tokens: Tensor, whole: Tensor, which: slice = slice(None)) -> Tensor:
+        """Calibrated logits of its prompts, or of some: ``(N, S, D)`` and ``(N, D)`` to ``(N, R)``."""
+        device = self.sense.device
+        return self.sense.calibrated(tokens.to(device), whole.to(device), self.queries[which], self.curves[which])
 
     def attention(self, weights: Tensor, tokens: Tensor, column: int, allowed: Tensor | None) -> Tensor:
         """Where a prompt looks in a frame, mixed as its score is.
@@ -100,23 +110,22 @@ def of_frames(scores: Tensor, block: Fresh, part: Part, curve: Calibration, allo
         allowed: bool ``(P, S)``, where each prompt may look; None: everywhere.
     """
     device = scores.device
-    queries, sense = part.queries.to(device), part.sense
     if allowed is None or bool(allowed[part.rows].all()):
-        logits = sense.logits(block.tokens, block.whole, queries)
+        logits = part.logits(block.tokens, block.whole)
     else:
         columns = []
-        for row, query in zip(part.rows.tolist(), queries, strict=True):
+        for number, row in enumerate(part.rows.tolist()):
             tokens = block.tokens[:, allowed[row].to(device)]
             whole = functional.normalize(tokens.sum(1), dim=-1)
-            columns.append(sense.logits(tokens, whole, query[None])[:, 0])
-        logits = torch.stack(columns, 1)
+            columns.append(part.logits(tokens, whole, slice(number, number + 1)))
+        logits = torch.cat(columns, 1)
     return blend(scores, score_units(logits, curve), part.shares.to(device), part.rows.to(device))
 
 
 def of_sounds(scores: Tensor, block: Fresh, part: Part, curve: Calibration) -> Tensor:
     """Likewise for stretches of sound."""
     device = scores.device
-    logits = part.sense.logits(block.tokens, block.whole, part.queries.to(device))
+    logits = part.logits(block.tokens, block.whole)
     return blend(scores, score_units(logits, curve), part.shares.to(device), part.rows.to(device))
 
 
@@ -137,7 +146,7 @@ def of_motions(best: NDArray[np.float32], tokens: Tokens, part: Part, curve: Cal
     logits = np.zeros((0, len(rows)), np.float32)
     if moved:
         block = torch.stack([stretch.token for stretch in moved])
-        logits = part.sense.logits(block[:, None], block, part.queries).cpu().numpy()
+        logits = part.logits(block[:, None], block).cpu().numpy()
     for window, mine in enumerate(tokens.motions or ((),) * len(best)):
         own = best[window, rows]
         told = np.full(len(rows), STILL_LOGIT, np.float32)
@@ -157,11 +166,11 @@ def place_of_motion(
 
     None for other prompts, and where no motion can be told.
     """
-    if part is None or not (part.rows == column).any() or not tokens.motions or not tokens.motions[row]:
+    places = [] if part is None else (part.rows == column).nonzero().flatten().tolist()
+    if part is None or not places or not tokens.motions or not tokens.motions[row]:
         return None
     stretches = tokens.motions[row]
     block = torch.stack([stretch.token for stretch in stretches])
-    query = part.queries[part.rows == column]
-    best = stretches[int(part.sense.logits(block[:, None], block, query)[:, 0].argmax())]
+    best = stretches[int(part.logits(block[:, None], block, slice(places[0], places[0] + 1)).argmax())]
     speeds = cv2.resize(np.square(best.speeds), grid[::-1], interpolation=cv2.INTER_AREA).astype(np.float64)
     return (best.start_us + best.end_us) // 2, speeds / max(float(speeds.sum()), 1e-9)

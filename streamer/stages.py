@@ -88,4 +88,5 @@ def open_stages(settings: Settings, encoders: Encoders | None = None) -> Stages:
         PRIOR.seen if normaliser.seen is None else NORMALISED_PRIOR.seen,
         PRIOR.heard if normaliser.heard is None else NORMALISED_PRIOR.heard,
     )
-    return Stages(settings, loaded, device, calibrations, normaliser, load_learned(loaded))
+    learned = load_learned(loaded)
+    return Stages(settings, loaded, device, calibrations, normaliser, None if learned is None else learned.to(device))

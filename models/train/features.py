@@ -98,7 +98,7 @@ class FeatureCache:
 
     def _move(self, path: str, camera: int) -> dict[str, NDArray[Any]]:
         parts = stretches(self._frames(path, "video", camera))
-        tokens = [see_motion(part, 1 / RATE_HZ, self._encoder)[0] for part in parts]
+        tokens = [see_motion(part, 1 / RATE_HZ, self._encoder)[0].cpu().numpy() for part in parts]
         return {"moved": np.stack(tokens) if tokens else np.zeros((0, 0), np.float32)}
 
 

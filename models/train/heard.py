@@ -215,10 +215,10 @@ def fit_heads(bags: Bags, recipe: Recipe) -> Heads:
         logits = best(pool(tokens @ (weights * gain) + biases), owner, len(bags))
         surprise = functional.binary_cross_entropy_with_logits(logits, bags.labels, weight=importance)
         total: torch.Tensor = surprise + recipe.ridge * weights.square().sum() / kinds
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         return total
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)  # type: ignore[no-untyped-call]  # nor for this
     plain = (weights * gain).detach() / deviation[:, None]
     return Heads(plain, biases.detach() - mean @ plain)
 

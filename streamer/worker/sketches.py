@@ -1,5 +1,6 @@
 """Snapshots of events: drawn off the batch loop, one pass over a chunk for all that it shows."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,17 +47,27 @@ class Artists:
 
     def __init__(self, threads: int = 2) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="snapshot")
+        self._is_closed = False
+        self._closing = threading.Lock()
 
     def draw(self, sketches: Mapping[str, Sketch]) -> Drawn:
-        """Begin to draw; each result holds JPEGs by event id, without those whose frame does not decode."""
+        """Begin to draw; each result holds JPEGs by event id, without those whose frame does not decode.
+
+        Once closed nothing is drawn: who draws for what nobody writes any more must not fail for it.
+        """
         by_chunk: dict[MediaChunk, dict[str, Sketch]] = {}
         for event_id, sketch in sketches.items():
             by_chunk.setdefault(sketch.chunk, {})[event_id] = sketch
-        return [self._pool.submit(_draw_chunk, chunk, mine) for chunk, mine in by_chunk.items()]
+        with self._closing:
+            if self._is_closed:
+                return ()
+            return [self._pool.submit(_draw_chunk, chunk, mine) for chunk, mine in by_chunk.items()]
 
     def close(self) -> None:
         """Draw no more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._closing:
+            self._is_closed = True
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _draw_chunk(chunk: MediaChunk, sketches: Mapping[str, Sketch]) -> dict[str, bytes]:

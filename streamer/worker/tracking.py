@@ -197,6 +197,7 @@ class Tracking:
 
     def finish(self, ended: Sequence[Ended], prompts: PromptSet, outcomes: dict[int, Outcome]) -> None:
         """Close what is open on streams whose session ended, into ``outcomes``."""
+        self._trained = prompts.trained
         for end in ended:
             outcomes.setdefault(end.partition, Outcome()).events += self._finish(end, prompts)
 

@@ -20,7 +20,7 @@ import torch
 
 from models.aligner import Aligner
 from models.memory import Uploader
-from tests.gpu.subjects import encoder, some_pixels, some_queries, some_tokens
+from tests.gpu.subjects import encoder, some_pixels, some_queries, some_sense, some_tokens
 
 ONLY_CUDA = "nothing to check on a CPU"
 
@@ -66,6 +66,19 @@ def the_aligner_agrees_with_the_cpu(device: str) -> str:
         worst = max(worst, float((exact - here.cpu()).abs().max()))
     require(worst < 1e-4, f"scores differ by {worst:.1e}")
     return f"up to 10,000 prompts, scores within {worst:.1e}"
+
+
+def a_trained_sense_agrees_with_the_cpu(device: str) -> str:
+    expected, made, queries = some_tokens(4, "cpu"), some_tokens(4, device), some_queries(20, "cpu").vectors
+    reference, moved = some_sense(), some_sense().to(device)
+    shares = moved.route(queries)  # prompts are embedded on the CPU
+    require(bool((shares == reference.route(queries)).all()), "prompts are routed otherwise")
+    require(float(shares[0]) == 1 and not shares[1:].any(), "the wrong prompts are routed")
+    exact = reference.logits(expected.cells, expected.whole, queries[:1])
+    here = moved.logits(made.cells, made.whole, queries[:1].to(device))
+    worst = float((exact - here.cpu()).abs().max())
+    require(worst < (1e-2 if is_cuda(device) else 1e-5), f"logits differ by {worst:.1e}")  # TF32 on CUDA
+    return f"logits within {worst:.1e}"
 
 
 def nothing_waits_for_the_device_in_the_batch_loop(device: str) -> str:
@@ -168,6 +181,7 @@ CHECKS: tuple[Callable[[str], str], ...] = (
     float32_agrees_with_the_cpu,
     a_row_is_the_same_alone_and_in_a_batch,
     the_aligner_agrees_with_the_cpu,
+    a_trained_sense_agrees_with_the_cpu,
     nothing_waits_for_the_device_in_the_batch_loop,
     copies_run_beside_kernels,
     memory_does_not_grow,

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from models.encoders import PictureTokens
+from models.learned import AttentionNet, Gate, LearnedSense
 from models.preprocess import SIDE_PX
 from models.queries import Queries
 from models.vision import CLASSES, DIM, CompactPictures, PictureNet, TorchNet
@@ -62,6 +63,15 @@ def some_tokens(frames: int, device: str) -> PictureTokens:
     generator = torch.Generator().manual_seed(frames)
     cells = unit(torch.randn(frames, CELLS, DIM, generator=generator))
     return PictureTokens(cells.to(device), unit(cells.mean(1)).to(device))
+
+
+def some_sense() -> LearnedSense:
+    """A trained sense with random weights, for the first of `some_queries(20)` and not for the others."""
+    torch.manual_seed(5)
+    texts = some_queries(20, "cpu").vectors
+    gate = Gate(("first",), texts, torch.tensor([0] + [-1] * 19), (0.8, 0.9), (0.0, 0.1))
+    net = AttentionNet(DIM, DIM, width=16, heads=2).eval()
+    return LearnedSense("seen", gate, net, torch.tensor([[1.5, -0.5]]), {})
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
