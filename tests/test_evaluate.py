@@ -14,7 +14,6 @@ import pytest
 from models.evaluate import EvaluationError, read_manifest
 from models.evaluate.manifest import Item
 from models.evaluate.media import read_frames, read_sound, spectrogram
-from models.train.prior import PREVALENCE, fit_prior, licensed
 from streamer.cli.evaluate import evaluate as command
 from streamer.errors import PromptError
 from streamer.evaluate.questions import ask, read_also
@@ -324,48 +323,6 @@ def test_the_shipped_encoders_rank_real_media_the_same_each_time(tmp_path: Path)
     assert scores["ingest_cars.mp4", "car"] > scores["ingest_cars.mp4", "dog"]
     for file, label in (("ingest_siren.ogg", "siren"), ("sound_baby.ogg", "crying baby")):
         assert max(("siren", "crying baby", "gunshot"), key=lambda prompt: scores[file, prompt]) == label
-
-
-def test_the_prior_is_fitted_as_if_one_in_ten_held() -> None:
-    """Scores from a curve whose labels hold half of the time: at that share the fit's mean must be a tenth's."""
-    rng = np.random.default_rng(3)
-    scored = []
-    for number in range(4000):
-        is_there = number % 2 == 0
-        score = rng.normal(0.7 if is_there else 0.4, 0.1, 1).astype(np.float32)
-        scored.append((Item(f"{number}.jpg", "image", ("fire",) if is_there else (), "train"), ["fire"], score))
-    curve = fit_prior(scored)
-    # Two normal distributions of one width: the logit is a line, (0.7 - 0.4) / 0.1**2 steep, and level at the middle
-    # but for the prevalence.
-    slope = 0.3 / 0.1**2
-    bias = -slope * 0.55 + np.log(PREVALENCE["raw"] / (1 - PREVALENCE["raw"]))
-    assert curve.slope == pytest.approx(slope, rel=0.06)
-    assert curve.bias == pytest.approx(bias, rel=0.06)
-    assert not curve.trained
-
-
-def test_the_prior_counts_every_pair_of_a_file_and_a_prompt() -> None:
-    one = Item("a.jpg", "image", ("fire",), "train")
-    scored = [(one, ["fire", "smoke"], np.array([0.8, 0.2], np.float32))] * 50
-    curve = fit_prior([*scored, (one, ["fire", "smoke"], np.array([0.3, 0.6], np.float32))])
-    assert curve.slope > 0
-    probability = curve.probability(np.array([0.2, 0.8], np.float32))
-    assert probability[0] < 0.1 < probability[1]
-
-
-def test_only_licensed_rows_of_train_are_fitted(tmp_path: Path) -> None:
-    manifest = write_rows(
-        tmp_path / "manifest.csv",
-        ("path", "kind", "labels", "split", "train_ok"),
-        ("a.jpg", "image", "fire;smoke", "train", "yes"),
-        ("b.jpg", "image", "fire", "train", "no"),
-        ("c.jpg", "image", "fire", "dev", "yes"),
-        ("d.ogg", "audio", "", "train", "yes"),
-    )
-    assert licensed(manifest) == [
-        Item("a.jpg", "image", ("fire", "smoke"), "train"),
-        Item("d.ogg", "audio", (), "train"),
-    ]
 
 
 def test_scores_are_told_as_probabilities(root: Path, tmp_path: Path) -> None:

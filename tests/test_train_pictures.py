@@ -23,7 +23,8 @@ from models.train.collage import cells_inside, paste
 from models.train.features import FeatureCache, stretches
 from models.train.folds import area_under_roc, average_precision, grouped_folds
 from models.train.linear import fit_linear
-from models.train.pictures import SEEN, Sources, licensed, train_pictures
+from models.train.pictures import SEEN, Sources, train_pictures
+from models.train.token_cache import licensed
 from tests.checkpoints import write_clip
 from tests.colours import ColourPictures, Words, make_film
 

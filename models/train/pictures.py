@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from models.calibrate import fit_platt
 from models.encoders import PictureEncoder, TextEncoder
-from models.errors import ModelError
 from models.evaluate.media import read_picture
 from models.heard import KindHeads
 from models.learned import Gate, LearnedSense, fit_gate, save_senses
@@ -28,7 +27,7 @@ from models.train.folds import area_under_roc, average_precision, grouped_folds
 from models.train.kinds import EVERYDAY, FIGHT, FIRE, ORDINARY, Kind
 from models.train.linear import fit_linear
 from models.train.loop import Examples, Recipe, Report, Trained, frame_logits, train, write_curves
-from models.train.token_cache import Case, read_cases
+from models.train.token_cache import Case
 
 FOLDS = 5
 SEEN = Recipe(net={"width": 48, "heads": 4, "layers": 1, "dropout": 0.3}, epochs=12, batch=128, decay=0.1)
@@ -67,18 +66,6 @@ class Sources:
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """Prompts as float32 ``(n, Q)``."""
         return torch.from_numpy(self.text.encode(list(texts)))
-
-
-def licensed(manifest: Path) -> list[Case]:
-    """What may train that ships.
-
-    Raises:
-        ModelError: Nothing is of that kind.
-    """
-    found = [case for case in read_cases(manifest) if case.split == "train" and case.is_licensed]
-    if not found:
-        raise ModelError(f"{manifest} has no row with split train and train_ok yes; nothing may be trained on")
-    return found
 
 
 def seen_examples(sources: Sources, kind: Kind, report: Report) -> tuple[Examples, list[Case]]:

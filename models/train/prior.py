@@ -7,9 +7,8 @@ prompt asks for, of normalised pictures one in a hundred: of a prompt that nobod
 than a miss, and at one in ten one prompt in forty reached 0.5 on an ordinary film that had nothing to do with it.
 """
 
-import csv
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,12 @@ from models.aligner import Aligner
 from models.calibrate import Calibration, fit_platt
 from models.encoders import Encoders
 from models.errors import ModelError
-from models.evaluate.manifest import Item
-from models.evaluate.scoring import RATE_HZ, Scorer, score_items
+from models.evaluate.manifest import KINDS
 from models.load import load_encoders
 from models.normalise import load_normaliser
 from models.prompts import PromptText, embed_texts
 from models.train.ordinary import is_in_bank
-from models.train.token_cache import Case, TokenCache, read_cases
+from models.train.token_cache import Case, TokenCache, licensed
 
 PREVALENCE = {"raw": 0.1, "seen": 0.01, "heard": 0.1}
 NORMALISED: Mapping[str, Mapping[str, Sequence[str]]] = {
@@ -39,25 +37,35 @@ NORMALISED: Mapping[str, Mapping[str, Sequence[str]]] = {
 VIDEO_ONLY = ("fight", "smoke")  # nobody looked for them on photos
 
 
-def licensed(manifest: Path) -> list[Item]:
-    """Rows of `train` whose licence allows training."""
-    with manifest.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "train" and row["train_ok"] == "yes"]
-    return [Item(row["path"], row["kind"], tuple(filter(None, row["labels"].split(";"))), "train") for row in rows]
-
-
-def fit_prior(scored: Iterable[tuple[Item, list[str], NDArray[np.float32]]]) -> Calibration:
-    """Fit one curve over all items and prompts, each pair one case."""
+def fit_prior(scored: Iterable[tuple[Case, Sequence[str], NDArray[np.float32]]]) -> Calibration:
+    """Fit one curve over all cases and prompts, each pair alike."""
     scores, labels = [], []
-    for item, texts, values in scored:
+    for case, texts, values in scored:
         scores += values.tolist()
-        labels += [float(text in item.labels) for text in texts]
+        labels += [float(text in case.labels) for text in texts]
     truth = np.array(labels)
     share = truth.mean()
     prevalence = PREVALENCE["raw"]
     weights = np.where(truth > 0, prevalence / share, (1 - prevalence) / (1 - share))
     slope, bias = fit_platt(np.array(scores), truth, weights)
     return Calibration(round(slope, 1), round(bias, 2))
+
+
+def score_labels(
+    cases: Sequence[Case], cache: TokenCache, encoders: Encoders
+) -> Iterator[tuple[Case, Sequence[str], NDArray[np.float32]]]:
+    """The best score in each case of the labels that some case of its kind has.
+
+    Pictures show no gunshot and sounds no fire: on another kind a prompt's label says nothing.
+    """
+    for kind in KINDS:
+        mine = [case for case in cases if case.kind == kind]
+        texts = sorted({label for case in mine for label in case.labels})
+        encoder = encoders.sound_text if kind == "audio" else encoders.picture_text
+        queries = embed_texts([PromptText(text) for text in texts], encoder)
+        for case in mine if texts else ():
+            found = cache.of(case.path, kind)
+            yield case, texts, Aligner().pictures(found.tokens, found.whole, queries).amax(0).numpy()
 
 
 def fit_normalised(sense: str, cases: Sequence[Case], cache: TokenCache, encoders: Encoders) -> Calibration:
@@ -94,17 +102,12 @@ def fit_normalised(sense: str, cases: Sequence[Case], cache: TokenCache, encoder
 
 def main(manifest: Path, root: Path, encoders: Encoders, folder: Path) -> None:
     """Print all curves."""
-    cases = [
-        case for case in read_cases(manifest) if case.split == "train" and case.is_licensed and not is_in_bank(case)
-    ]
-    cache = TokenCache(root, folder, encoders)
+    cases, cache = licensed(manifest), TokenCache(root, folder, encoders)
     for sense, kinds in (("seen", {"image", "video"}), ("heard", {"audio"})):
         mine = [case for case in cases if case.kind in kinds]
-        sys.stdout.write(f"normalised {sense}: {fit_normalised(sense, mine, cache, encoders)}\n")
-    for sense, kinds in (("seen", {"image", "video"}), ("heard", {"audio"})):
-        items = [item for item in licensed(manifest) if item.kind in kinds]
-        scored = score_items(items, root, Scorer(encoders), RATE_HZ, lambda _: None)
-        sys.stdout.write(f"raw {sense}: {fit_prior(scored)}\n")
+        outside = [case for case in mine if not is_in_bank(case)]
+        sys.stdout.write(f"normalised {sense}: {fit_normalised(sense, outside, cache, encoders)}\n")
+        sys.stdout.write(f"raw {sense}: {fit_prior(score_labels(mine, cache, encoders))}\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.encoders import Encoders
+from models.errors import ModelError
 from models.evaluate.media import read_frames, read_picture, read_sound
 from models.prototypes import pictures_of, sound_of
 
@@ -64,6 +65,18 @@ def read_cases(manifest: Path) -> list[Case]:
             )
             for row in csv.DictReader(file)
         ]
+
+
+def licensed(manifest: Path) -> list[Case]:
+    """What may train that ships.
+
+    Raises:
+        ModelError: Nothing may.
+    """
+    found = [case for case in read_cases(manifest) if case.split == "train" and case.is_licensed]
+    if not found:
+        raise ModelError(f"{manifest} has no row with split train and train_ok yes; nothing may be trained on")
+    return found
 
 
 class TokenCache:

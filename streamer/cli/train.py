@@ -38,7 +38,8 @@ def train(
     from models.learned import learned_file
     from models.load import WEIGHTS, load_picture
     from models.train.features import FeatureCache
-    from models.train.pictures import Sources, licensed, train_pictures
+    from models.train.pictures import Sources, train_pictures
+    from models.train.token_cache import licensed
     from streamer.cli.progress import counted
 
     encoder, text = load_picture(encoders, model)
