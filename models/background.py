@@ -8,7 +8,7 @@ camera needs more to say "fire", and floors of scores stay floors. It is causal:
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from models.normalise import Ordinary, Scaling
 SHARE = 0.5  # of the lead that is taken away: of 0, 1/4, 1/2, 3/4 and 1 the best for both senses (docs/calibration.md)
 WARM_UP_S = 300.0  # before so much was met, nothing is usual
 HALF_LIFE_S = 6 * 3600.0  # what was met so long ago counts half
+EVERY_S = 10.0  # a window is taken in so often: what is usual changes slowly, and what follows from it can be kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +31,7 @@ class Background:
     Attributes:
         mean: float32 ``(D,)``, not of unit length: what varies shortens it.
         weight_s: Seconds met, older ones counting less.
-        until_us: Capture time up to which it was made.
+        until_us: End of the last window that was looked at for it, capture time.
     """
 
     mean: np.ndarray[tuple[int], np.dtype[np.float32]]
@@ -47,26 +48,30 @@ class Background:
         """Whether enough was met to call anything usual."""
         return self.weight_s >= WARM_UP_S
 
+    def is_due(self, end_us: int) -> bool:
+        """Whether a window that ends then would be looked at: one in `EVERY_S`."""
+        return end_us >= self.until_us + round(EVERY_S * 1e6)
 
-def update(state: Background, whole: torch.Tensor, start_us: int, end_us: int, *, is_alert: bool) -> Background:
-    """Take in what a window showed.
+
+def update(state: Background, wholes: Sequence[torch.Tensor], end_us: int, *, is_alert: bool) -> Background:
+    """Take in what a window showed, if one is due.
+
+    Each one stands for `EVERY_S`, however long the stream was away before.
 
     Args:
         state: Up to now.
-        whole: float32 ``(N, D)``, of its frames or stretches.
-        start_us: The window's start. Windows overlap: only what lies after ``state.until_us`` counts.
+        wholes: float32 ``(D,)`` of each of its frames or stretches.
         end_us: The window's end.
         is_alert: An event is open, or would be: it is not taken in, so that no alert is learnt away.
     """
-    if not len(whole) or end_us <= state.until_us:
+    if not wholes or not state.is_due(end_us):
         return state
-    fresh_s = (end_us - max(start_us, state.until_us)) / 1e6
     if is_alert:
         return replace(state, until_us=end_us)
-    kept_s = state.weight_s * 0.5 ** (fresh_s / HALF_LIFE_S)
-    weight_s = kept_s + fresh_s
-    now = whole.mean(0).cpu().numpy()
-    return Background((state.mean + (now - state.mean) * (fresh_s / weight_s)).astype(np.float32), weight_s, end_us)
+    weight_s = state.weight_s * 0.5 ** (EVERY_S / HALF_LIFE_S) + EVERY_S
+    now = torch.stack(tuple(wholes)).mean(0).cpu().numpy()
+    mean = (state.mean + (now - state.mean) * np.float32(EVERY_S / weight_s)).astype(np.float32)
+    return Background(mean, weight_s, end_us)
 
 
 def usual_lead(state: Background, vectors: torch.Tensor, ordinary: Ordinary, scaling: Scaling) -> torch.Tensor:
@@ -87,9 +92,9 @@ def usual_lead(state: Background, vectors: torch.Tensor, ordinary: Ordinary, sca
 
 
 def to_document(state: Background) -> dict[str, Any]:
-    """As JSON can hold it, 1 to 2 kB: half precision."""
-    packed = base64.b64encode(state.mean.astype("<f2").tobytes()).decode()
-    return {"mean": packed, "weight_s": round(state.weight_s, 3), "until_us": state.until_us}
+    """As JSON can hold it, to the last bit, so that a successor goes on just as we would have: 2 kB."""
+    packed = base64.b64encode(state.mean.astype("<f4").tobytes()).decode()
+    return {"mean": packed, "weight_s": state.weight_s, "until_us": state.until_us}
 
 
 def from_document(document: Mapping[str, Any], dim: int) -> Background:
@@ -100,7 +105,7 @@ def from_document(document: Mapping[str, Any], dim: int) -> Background:
     """
     try:
         raw = base64.b64decode(document["mean"], validate=True)
-        mean = np.frombuffer(raw, "<f2").astype(np.float32)
+        mean = np.frombuffer(raw, "<f4").astype(np.float32)
         weight_s, until_us = float(document["weight_s"]), int(document["until_us"])
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise ModelError(f"the background of a stream cannot be read: {error}; it starts afresh without it") from error

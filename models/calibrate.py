@@ -24,10 +24,14 @@ class Calibration:
     bias: float
     trained: bool = False
 
+    def logit(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores of any shape to log-odds; NaN stays NaN."""
+        logit: NDArray[np.float32] = self.slope * scores + self.bias
+        return logit
+
     def probability(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores of any shape to 0..1; NaN stays NaN."""
-        probability: NDArray[np.float32] = 1 / (1 + np.exp(-np.clip(self.slope * scores + self.bias, -60, 60)))
-        return probability
+        return probability_of(self.logit(scores))
 
     def score(self, probability: NDArray[np.float32]) -> NDArray[np.float32]:
         """The score that is worth a probability: what a threshold is to the aligner."""
@@ -54,6 +58,11 @@ PRIOR = Calibrations(seen=Calibration(slope=19.8, bias=-11.35), heard=Calibratio
 
 # Likewise, of scores that `models.normalise` made comparable.
 NORMALISED_PRIOR = Calibrations(seen=Calibration(slope=28.9, bias=-16.58), heard=Calibration(slope=15.7, bias=-3.84))
+
+
+def probability_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log-odds of any shape to 0..1; NaN stays NaN."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float32)
 
 
 def fuse(seen: NDArray[np.float32], heard: NDArray[np.float32], modality: NDArray[np.str_]) -> NDArray[np.float32]:

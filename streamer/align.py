@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.aligner import Aligner
-from models.calibrate import Calibration, Calibrations, fuse
+from models.calibrate import Calibration, Calibrations, fuse, probability_of
 from models.encoders import Encoders, TextEncoder
 from models.languages.multilingual import doubt_about
 from models.learned import Learned
@@ -25,6 +25,8 @@ from streamer.types import Alignment, Encoded, Evidence, Fresh, Polygon, Tokens
 
 EXIT_RATIO = 0.8  # from this share of its threshold on a confidence can hold an event open, and is exact
 REGION_SHARE = 0.6  # evidence: the fewest cells, most attended first, that hold this share of the attention
+
+Judged = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 _MAX_VIEWS = 4096
 _FINE = 32  # regions are drawn this much finer than cells: drawn on the cells, each would reach a whole cell further
@@ -47,6 +49,7 @@ class PromptSet:
         heard_scaling: Likewise for sound.
         parts: Which of them the trained senses answer, too.
         trained: Ids of those that a trained sense has most of the say about.
+        bridge_shares: By ``seen`` and ``heard`` float32 ``(P,)``: how much of each score no trained sense had a say in.
     """
 
     def __init__(
@@ -67,12 +70,25 @@ class PromptSet:
         self.allowed_cells = allowed_cells
         self.parts = parts or Parts.of(None, embeddings)
         self.trained = frozenset(prompts[column].id for column in self.parts.columns())
+        self.bridge_shares = _bridge_shares(self.parts, len(prompts))
         lowest, modality = exit_ratio * self.table.thresholds, embeddings.modality
         unscaled = Scaling.none(len(prompts))
         self.seen_scaling, self.heard_scaling = scalings or (unscaled, unscaled)
         self.seen_floors = self.seen_scaling.back(_floors(calibrations.seen, lowest, modality, deaf_to="audio"))
         self.heard_floors = self.heard_scaling.back(_floors(calibrations.heard, lowest, modality, deaf_to="video"))
         self._views: dict[str, tuple[Mapping[str, str], TrackedPrompts]] = {}
+
+    def judge(self, seen_raw: NDArray[np.float32], heard_raw: NDArray[np.float32]) -> Judged:
+        """Confidence, the picture's own and the sound's own, each as ``(..., P)`` as what they come from.
+
+        Args:
+            seen_raw: Log-odds of the picture, less what is usual for the stream; NaN where there was none.
+            heard_raw: Likewise of the sound.
+        """
+        seen, heard = probability_of(seen_raw), probability_of(heard_raw)
+        confidence = fuse(seen, heard, self.embeddings.modality)
+        confidence[np.isnan(seen) & np.isnan(heard)] = np.nan
+        return confidence, seen, heard
 
     def of_stream(self, stream: str, labels: Mapping[str, str]) -> TrackedPrompts:
         """The prompts as one stream sees them."""
@@ -208,11 +224,9 @@ class AlignStage:
         best = _best(tokens.frames, self._seen, count)
         if prompts.parts.moved is not None:
             of_motions(best, tokens, prompts.parts.moved, self._calibrations.seen)
-        seen = self._calibrations.seen.probability(best)
-        heard = self._calibrations.heard.probability(_best(tokens.sounds, self._heard, count))
-        confidence = fuse(seen, heard, prompts.embeddings.modality)
-        confidence[np.isnan(seen) & np.isnan(heard)] = np.nan
-        return Alignment(confidence, seen, heard), prompts
+        seen = self._calibrations.seen.logit(best)
+        heard = self._calibrations.heard.logit(_best(tokens.sounds, self._heard, count))
+        return Alignment(*prompts.judge(seen, heard), seen, heard), prompts
 
     def audit(self, tokens: Tokens) -> list[float]:
         """By how much reuse changed the confidence of the prompt it changed most, for each audited frame."""
@@ -354,6 +368,14 @@ def _best(
         for item in set(mine):
             np.fmax(best[row], known[item], out=best[row])
     return best
+
+
+def _bridge_shares(parts: Parts, count: int) -> dict[str, NDArray[np.float32]]:
+    shares = {"seen": np.ones(count, np.float32), "heard": np.ones(count, np.float32)}
+    for name, part in (("seen", parts.seen), ("seen", parts.moved), ("heard", parts.heard)):
+        if part is not None:
+            shares[name][part.rows.numpy()] *= 1 - part.shares.numpy()
+    return shares
 
 
 def _floors(

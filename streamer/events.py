@@ -79,6 +79,16 @@ class EventEvidence(_Part):
     confidence: Unit | None = Field(default=None, description="Of the best window.")
     seen: Unit | None = Field(default=None, description="The picture's own confidence in it; null: no picture.")
     heard: Unit | None = Field(default=None, description="The sound's own confidence in it; null: no sound.")
+    seen_raw: float | None = Field(
+        default=None,
+        description="Log-odds of the picture in it, before what the stream usually shows is taken away and before the"
+        " prompt's own curve; null: no picture.",
+    )
+    heard_raw: float | None = Field(default=None, description="Likewise of the sound; null: no sound.")
+    seen_usual: float = Field(
+        default=0.0, ge=0, description="What of `seen_raw` the stream usually shows, and was taken away."
+    )
+    heard_usual: float = Field(default=0.0, ge=0, description="Likewise of `heard_raw`.")
 
 
 class Stages(_Part):
@@ -222,6 +232,10 @@ def _evidence(evidence: Evidence | None) -> EventEvidence | None:
         confidence=_maybe_rounded(evidence.confidence),
         seen=_maybe_rounded(evidence.seen),
         heard=_maybe_rounded(evidence.heard),
+        seen_raw=_maybe_rounded(evidence.seen_raw),
+        heard_raw=_maybe_rounded(evidence.heard_raw),
+        seen_usual=_rounded(evidence.seen_usual),
+        heard_usual=_rounded(evidence.heard_usual),
     )
 
 

@@ -111,6 +111,7 @@ class Calibrate(_Section):
     """Scores into confidences."""
 
     normalise: bool
+    background: bool
 
 
 class Track(_Section):
@@ -154,6 +155,27 @@ class StreamSettings(_Section):
     masks: tuple[Annotated[tuple[Corner, ...], Field(min_length=3, max_length=64)], ...] = ()
 
 
+class Api(_Section):
+    """The HTTP API: where it listens, whom it lets in, and its bounds."""
+
+    host: str
+    port: Annotated[int, Field(ge=0, le=65535)]
+    auth: Literal["auto", "on", "off"]
+    threads: Count
+    rate_per_s: Positive
+    rate_burst: Count
+    max_body_bytes: Count
+    max_import_bytes: Count
+    max_feeds: Count
+    feed_queue: Count
+    feed_ping_s: Positive
+    audit_length: Count
+    allowed_networks: tuple[str, ...]
+    trusted_proxies: tuple[str, ...]
+    tls_certificate: str
+    tls_key: str
+
+
 class Metrics(_Section):
     """The Prometheus endpoint and the bounds of its labels."""
 
@@ -195,6 +217,7 @@ class Settings(BaseSettings):
     system: System
     events: Events
     streams: Mapping[str, StreamSettings]
+    api: Api
     metrics: Metrics
     log: Log
 

@@ -15,6 +15,7 @@ from streamer.align import AlignStage, PromptEmbedder, PromptSet, limit_torch
 from streamer.decode import DecodeOptions
 from streamer.encode import EncodeStage
 from streamer.settings import Settings
+from streamer.usual import Usual
 from streamer.window import Windower
 
 
@@ -63,6 +64,15 @@ class Stages:
         return PromptEmbedder(
             self.encoders, self.calibrations, self.settings.track.exit_ratio, self.normaliser, self.learned
         )
+
+    def usual(self) -> Usual | None:
+        """What streams always show; None: not wanted, or no bank of ordinary scores fits the encoders."""
+        banks = self.normaliser.seen, self.normaliser.heard
+        if not self.settings.calibrate.background or not any(banks):
+            return None
+        picture, sound = self.encoders.picture, self.encoders.sound
+        dims = {"seen": picture.dim, "heard": sound.dim}
+        return Usual(self.normaliser, self.calibrations, dims, picture.sha256[:8] + sound.sha256[:8])
 
     def align(self, prompts: Callable[[], PromptSet], aligner: Aligner | None = None) -> AlignStage:
         """Tokens against the prompts that stand."""

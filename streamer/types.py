@@ -231,11 +231,16 @@ class Alignment:
         confidence: float32 ``(B, P)``, 0..1, both senses fused as each prompt asks.
         seen: float32 ``(B, P)``, the picture's own, NaN where there was none.
         heard: float32 ``(B, P)``, the sound's own, NaN where there was none.
+        seen_raw: float32 ``(B, P)``, log-odds behind ``seen``, before what a stream usually shows and before a
+            prompt's own curve.
+        heard_raw: Likewise for sound.
     """
 
     confidence: NDArray[np.float32]
     seen: NDArray[np.float32]
     heard: NDArray[np.float32]
+    seen_raw: NDArray[np.float32]
+    heard_raw: NDArray[np.float32]
 
 
 Polygon = tuple[tuple[float, float], ...]  # corners (x, y), each 0..1 of the picture's width and height
@@ -254,6 +259,10 @@ class Evidence:
         confidence: Of that window, 0..1.
         seen: The picture's own confidence in it; None: no picture.
         heard: The sound's own.
+        seen_raw: Log-odds of the picture before what the stream usually shows and before the prompt's own curve.
+        heard_raw: Likewise for sound.
+        seen_usual: What of it the stream usually shows, and was taken away; 0: nothing, or nothing is known yet.
+        heard_usual: Likewise for sound.
     """
 
     region: tuple[float, float, float, float] | None
@@ -264,6 +273,10 @@ class Evidence:
     confidence: float | None = None
     seen: float | None = None
     heard: float | None = None
+    seen_raw: float | None = None
+    heard_raw: float | None = None
+    seen_usual: float = 0.0
+    heard_usual: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

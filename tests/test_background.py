@@ -6,20 +6,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.background import WARM_UP_S, Background, from_document, to_document, update, usual_lead
+from models.background import EVERY_S, WARM_UP_S, Background, from_document, to_document, update, usual_lead
 from models.errors import ModelError
 from models.normalise import Ordinary, Scaling
 
 DIM = 4
 AXES = torch.eye(DIM)
 ORDINARY = Ordinary(AXES[3:][:, None], AXES[3:], mean=0.3, spread=0.05, floor=0.0)
+EVERY_US = round(EVERY_S * 1e6)
 PLAIN = Scaling.none(DIM)
 
 
 def watched(state: Background, axis: int, windows: int, *, is_alert: bool = False) -> Background:
     for _ in range(windows):
-        start = state.until_us
-        state = update(state, AXES[axis][None], start, start + 1_000_000, is_alert=is_alert)
+        state = update(state, [AXES[axis]], state.until_us + EVERY_US, is_alert=is_alert)
     return state
 
 
@@ -29,40 +29,43 @@ def test_what_a_stream_always_shows_loses_its_lead_and_nothing_else_does() -> No
 
 
 def test_until_it_is_warm_nothing_is_usual() -> None:
-    assert not usual_lead(watched(Background.empty(DIM), 0, int(WARM_UP_S) - 1), AXES, ORDINARY, PLAIN).any()
+    assert not usual_lead(watched(Background.empty(DIM), 0, int(WARM_UP_S / EVERY_S) - 1), AXES, ORDINARY, PLAIN).any()
 
 
 def test_an_alert_is_not_learnt_away() -> None:
     before = watched(Background.empty(DIM), 1, 400)
     after = watched(before, 0, 5000, is_alert=True)
     np.testing.assert_array_equal(after.mean, before.mean)
-    assert after.until_us == before.until_us + 5_000_000_000
+    assert after.until_us == before.until_us + 5000 * EVERY_US
 
 
-def test_windows_that_overlap_and_replays_count_once() -> None:
+def test_windows_between_those_that_are_due_and_replays_change_nothing() -> None:
     once = watched(Background.empty(DIM), 0, 2)
-    again = update(once, AXES[1][None], 0, once.until_us, is_alert=False)
-    assert again is once
-    half = update(once, AXES[1][None], 1_000_000, 2_500_000, is_alert=False)
-    assert half.weight_s == pytest.approx(2.5, abs=1e-3)
-    assert half.mean[1] == pytest.approx(0.2, abs=1e-3)
+    for end_us in (0, once.until_us, once.until_us + EVERY_US - 1):
+        assert update(once, [AXES[1]], end_us, is_alert=False) is once
+    assert update(once, [], once.until_us + EVERY_US, is_alert=False) is once
+
+
+def test_a_window_after_a_long_silence_counts_no_more_than_another() -> None:
+    once = watched(Background.empty(DIM), 0, 2)
+    late = update(once, [AXES[1]], once.until_us + 1000 * EVERY_US, is_alert=False)
+    assert late.weight_s == pytest.approx(3 * EVERY_S, rel=1e-3)
+    assert late.mean[1] == pytest.approx(1 / 3, abs=1e-3)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60))
 def test_a_lead_never_raises_a_score(shown: list[tuple[int, bool]]) -> None:
     state = Background.empty(DIM)
     for axis, is_alert in shown:
-        start = state.until_us
-        state = update(state, AXES[axis][None], start, start + 10_000_000, is_alert=is_alert)
+        state = update(state, [AXES[axis]], state.until_us + EVERY_US, is_alert=is_alert)
     assert (usual_lead(state, AXES, ORDINARY, PLAIN) >= 0).all()
 
 
-def test_it_survives_being_written_down() -> None:
-    state = watched(Background.empty(DIM), 2, 7)
+def test_it_is_written_down_to_the_last_bit() -> None:
+    state = watched(watched(Background.empty(DIM), 2, 7), 1, 3)
     back = from_document(json.loads(json.dumps(to_document(state))), DIM)
-    np.testing.assert_allclose(back.mean, state.mean, atol=1e-3)
-    assert back.weight_s == pytest.approx(state.weight_s, abs=1e-3)
-    assert back.until_us == state.until_us
+    np.testing.assert_array_equal(back.mean, state.mean)
+    assert (back.weight_s, back.until_us) == (state.weight_s, state.until_us)
 
 
 @pytest.mark.parametrize(

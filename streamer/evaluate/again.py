@@ -58,6 +58,8 @@ def score_again(stages: Stages, event: Event, chunks: Sequence[MediaChunk], prom
         attention=(),
         window_us=(from_rfc3339(told.window_start), from_rfc3339(told.window_end)),
         since_us=from_rfc3339(told.since),
+        seen_usual=told.seen_usual,
+        heard_usual=told.heard_usual,
     )
     return score_window(stages, event.stream, evidence, chunks, prompt)
 
@@ -85,7 +87,11 @@ def score_window(
     prompts = stages.embedder().embed(1, (prompt,))
     tokens = stages.encode(lambda: prompts).encode(Batch(windows, 0.0, (0.0,) * len(windows)))
     alignment, _ = stages.align(lambda: prompts, ExactAligner()).align(tokens)
-    return Again(float(alignment.confidence[-1, 0]), known(alignment.seen[-1, 0]), known(alignment.heard[-1, 0]))
+    confidence, seen, heard = prompts.judge(
+        alignment.seen_raw[-1] - np.float32(evidence.seen_usual),
+        alignment.heard_raw[-1] - np.float32(evidence.heard_usual),
+    )
+    return Again(float(confidence[0]), known(seen[0]), known(heard[0]))
 
 
 def stored_chunks(settings: Settings, event: Event) -> list[MediaChunk]:

@@ -219,7 +219,7 @@ def _aligned(
             tokens = encode.encode(made)
             yield tokens, align.align(tokens)[0], ended
         elif ended:
-            yield _nothing(), Alignment(*(np.zeros((0, len(prompts.table)), np.float32) for _ in range(3))), ended
+            yield _nothing(), Alignment(*(np.zeros((0, len(prompts.table)), np.float32) for _ in range(5))), ended
         for name in ended:
             encode.forget(name)
             windower.forget(name)

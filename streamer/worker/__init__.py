@@ -253,7 +253,7 @@ class Worker:
             batcher=Batcher(settings.batch.max_frames, settings.batch.max_wait_s),
             encode=self._encode,
             align=align,
-            tracking=Tracking(settings, align, model, key, self._watching, self._metrics),
+            tracking=Tracking(settings, align, model, key, self._watching, self._metrics, stages.usual()),
             outbox=self._outbox,
             is_behind=self._source.is_behind,
             watching=self._watching,

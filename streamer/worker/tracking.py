@@ -5,6 +5,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import structlog
 
 from streamer.align import AlignStage, PromptSet
@@ -14,13 +15,26 @@ from streamer.settings import Settings
 from streamer.system import SystemWatch
 from streamer.track import TrackOptions, WindowScores, advance, attach, finish, known
 from streamer.track_state import StreamState, from_document, to_document
-from streamer.types import Alignment, Decoded, EventState, MediaChunk, Polygon, Position, Tokens, Transition, Window
+from streamer.types import (
+    Alignment,
+    Decoded,
+    EventState,
+    Evidence,
+    MediaChunk,
+    Polygon,
+    Position,
+    Tokens,
+    Transition,
+    Window,
+)
+from streamer.usual import Lead, Usual
 from streamer.worker.sketches import Sketch
 from streamer.worker.watching import Watching
 
 _log = structlog.get_logger(__name__)
 _ENDED_S = 600.0  # a stream that ended is remembered this long after its last chunk, for its cooldowns
 _SILENT_S = 86_400.0  # and one that fell silent this long
+_USUAL_AFTER_US = 600_000_000  # an event that lasts longer is what the stream always shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,7 @@ class Tracking:
         snapshot_key: Event id to the key of its JPEG.
         watching: What is shown of streams between events.
         metrics: Counters.
+        usual: What streams always show; None: it does not count.
     """
 
     def __init__(
@@ -75,8 +90,10 @@ class Tracking:
         snapshot_key: Callable[[str], str],
         watching: Watching,
         metrics: Metrics,
+        usual: Usual | None = None,
     ) -> None:
         self._settings = settings
+        self._usual = usual
         self._align = align
         self._models = {False: model, True: model.model_copy(update={"calibrated": True, "note": None})}
         self._trained: frozenset[str] = frozenset()
@@ -103,14 +120,19 @@ class Tracking:
         for stream, saved in (state or {}).items():
             self._states[partition][stream] = from_document(saved["prompts"], stream)
             self._system.restore(stream, saved["camera"], now_s)
+            if self._usual is not None:
+                self._usual.restore(stream, saved.get("usual"))
             self._arrived_s[stream] = now_s
 
     def state(self, partition: int) -> dict[str, Any]:
         """What `restore` needs; plain JSON."""
-        return {
-            stream: {"prompts": to_document(state), "camera": self._system.state(stream)}
-            for stream, state in self._states.get(partition, {}).items()
-        }
+        return {stream: self._saved(stream, state) for stream, state in self._states.get(partition, {}).items()}
+
+    def _saved(self, stream: str, state: StreamState) -> dict[str, Any]:
+        saved = {"prompts": to_document(state), "camera": self._system.state(stream)}
+        if self._usual is not None and (usual := self._usual.state(stream)) is not None:
+            saved["usual"] = usual
+        return saved
 
     def drop(self, partition: int) -> list[str]:
         """Forget a partition; gives the streams that were in it."""
@@ -216,6 +238,8 @@ class Tracking:
 
     def _forget(self, stream: str) -> None:
         self._system.forget(stream)
+        if self._usual is not None:
+            self._usual.forget(stream)
         self._watching.forget(stream)
         self._decode_s.pop(stream, None)
         self._arrived_s.pop(stream, None)
@@ -233,26 +257,25 @@ class Tracking:
     ) -> None:
         stream = window.stream
         view = prompts.of_stream(stream, self._settings.stream(stream).labels)
-        scores = WindowScores(
-            stream,
-            window.start_us,
-            window.end_us,
-            alignment.confidence[row],
-            alignment.seen[row],
-            alignment.heard[row],
-        )
+        lead = None if self._usual is None else self._usual.lead(stream, prompts)
+        scores = _scores(window, row, alignment, prompts, lead)
         state, changes, gates = advance(states.get(stream, StreamState()), scores, view, self._options)
         shown = []
         for change in changes:
             if change.state is EventState.OPEN or change.is_peak:
                 column = prompts.table.columns[change.prompt.id]
                 evidence = self._align.evidence(tokens, row, column, prompts)
-                seen, heard = known(scores.seen[column]), known(scores.heard[column])
-                evidence = replace(evidence, confidence=known(scores.confidence[column]), seen=seen, heard=heard)
+                evidence = _judged(evidence, column, row, scores, alignment, lead)
                 state = attach(state, change.prompt.id, evidence, _position(window))
                 shown.append(replace(change, evidence=evidence, media=_position(window)))
             else:
                 shown.append(change)
+        if self._usual is not None and scores.start_us > states.get(stream, StreamState()).watermark_us:
+            is_alert = any(
+                held.run is not None and window.end_us - held.run.start_us < _USUAL_AFTER_US
+                for held in state.prompts.values()
+            )
+            self._usual.take_in(stream, tokens.frames[row], tokens.sounds[row], window.end_us, is_alert=is_alert)
         states[stream] = state
         self._watching.observed(window, scores, prompts, gates)
         for change in (*shown, *self._system.observe(window)):
@@ -295,6 +318,32 @@ class Tracking:
             confidence=event.confidence,
         )
         return event
+
+
+def _scores(window: Window, row: int, alignment: Alignment, prompts: PromptSet, lead: Lead | None) -> WindowScores:
+    """A window's confidences, less what is usual for its stream."""
+    judged = alignment.confidence[row], alignment.seen[row], alignment.heard[row]
+    if lead is not None:
+        seen, heard = alignment.seen_raw[row] - lead.seen, alignment.heard_raw[row] - lead.heard
+        judged = prompts.judge(seen, heard)
+    return WindowScores(window.stream, window.start_us, window.end_us, *judged)
+
+
+def _judged(
+    evidence: Evidence, column: int, row: int, scores: WindowScores, alignment: Alignment, lead: Lead | None
+) -> Evidence:
+    """Evidence with what its window came to, and from what."""
+    seen_raw, heard_raw = alignment.seen_raw[row, column], alignment.heard_raw[row, column]
+    return replace(
+        evidence,
+        confidence=known(scores.confidence[column]),
+        seen=known(scores.seen[column]),
+        heard=known(scores.heard[column]),
+        seen_raw=None if np.isnan(seen_raw) else float(seen_raw),
+        heard_raw=None if np.isnan(heard_raw) else float(heard_raw),
+        seen_usual=0.0 if lead is None else float(lead.seen[column]),
+        heard_usual=0.0 if lead is None else float(lead.heard[column]),
+    )
 
 
 def _position(window: Window) -> Position | None:
