@@ -42,7 +42,9 @@ class EncodeStage:
     Args:
         encoders: Pictures and sound.
         device: Where they run, ``cpu`` or ``cuda``.
-        hop_s: Step of the windows: sound is encoded in stretches of this, so that overlapping windows share them.
+        hop_s: Step of the windows: a stretch of sound begins at each.
+        stretch_s: Sound that is heard at once; None: the hop. What is heard of a sound that is cut in two is less than
+            half of it, and what was trained was trained on two seconds.
         reuse_max_age_s: Oldest tokens that a still frame may take; 0 encodes every frame.
         reuse_noise: Luma levels by which a cell's mean may differ while the frame still counts as still.
         wants_motion: Whether a prompt stands that asks how things move; nothing is computed for it otherwise.
@@ -55,6 +57,7 @@ class EncodeStage:
         hop_s: float,
         reuse_max_age_s: float,
         reuse_noise: float,
+        stretch_s: float | None = None,
         device: str = "cpu",
         wants_motion: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -62,7 +65,8 @@ class EncodeStage:
         self._encoders = encoders
         self._device = device
         self._hop_us = round(hop_s * 1e6)
-        self._stretch_samples = round(hop_s * SAMPLE_RATE_HZ)
+        self._stretch_samples = round((stretch_s or hop_s) * SAMPLE_RATE_HZ)
+        self._step_samples = min(self._stretch_samples, round(hop_s * SAMPLE_RATE_HZ))
         self._reuse_max_age_us = round(reuse_max_age_s * 1e6)
         self._reuse_noise = reuse_noise
         self._memory: dict[str, _Memory] = {}
@@ -178,13 +182,15 @@ class EncodeStage:
         if not window.samples.size:
             return
         known_us = memory.sounds[-1][0] if memory.sounds else -1
-        for index in range(window.samples.size // self._stretch_samples):
-            at_us = window.start_us + index * self._hop_us
+        length = self._stretch_samples
+        for first in range(0, max(1, window.samples.size - length + 1), self._step_samples):
+            at_us = window.start_us + first * 1_000_000 // SAMPLE_RATE_HZ
             if at_us <= known_us:
                 continue
             item = Encoded(at_us)
             memory.sounds.append((at_us, item))
-            samples.append(window.samples[index * self._stretch_samples : (index + 1) * self._stretch_samples])
+            stretch = window.samples[first : first + length]
+            samples.append(np.pad(stretch, (0, length - stretch.size)))
             fresh.append(item)
 
     def _watch(self, windows: tuple[Window, ...]) -> tuple[tuple[Moved, ...], ...]:

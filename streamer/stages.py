@@ -18,6 +18,8 @@ from streamer.settings import Settings
 from streamer.usual import Usual
 from streamer.window import Windower
 
+HEARD_S = 2.0  # of sound at once: as much as what was trained, and every curve that was fitted, heard at once
+
 
 @dataclass(frozen=True, slots=True)
 class Stages:
@@ -54,6 +56,7 @@ class Stages:
             self.encoders,
             device=self.device,
             hop_s=self.settings.window.hop_s,
+            stretch_s=min(HEARD_S, self.settings.window.span_s),
             reuse_max_age_s=self.settings.encode.reuse_max_age_s,
             reuse_noise=self.settings.encode.reuse_noise,
             wants_motion=lambda: prompts is not None and prompts().parts.moved is not None,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.encoders import Encoders, PictureTokens
+from models.encoders import Encoders, PictureTokens, SoundTokens
 from models.errors import ModelError
 from streamer.encode import AUDIT_EVERY, EncodeStage
-from streamer.types import Batch, Window
+from streamer.types import SAMPLE_RATE_HZ, Batch, Window
 from tests.builders import SECOND_US, a_window
 from tests.colours import ColourPictures, colour_encoders
 
@@ -118,6 +120,34 @@ def test_sound_is_encoded_in_stretches_of_the_hop_that_windows_share() -> None:
     assert len(first.fresh_sounds.items) == 2
     assert len(second.fresh_sounds.items) == 1
     assert first.sounds[0][1] is second.sounds[0][0]
+
+
+def test_a_sound_is_heard_whole_in_one_of_the_windows_that_overlap() -> None:
+    others, heard = colour_encoders(), list[NDArray[np.float32]]()
+
+    class Listening:
+        name, dim, token_s, sha256 = others.sound.name, others.sound.dim, others.sound.token_s, others.sound.sha256
+
+        def encode(self, samples: NDArray[np.float32]) -> SoundTokens:
+            heard.extend(samples)
+            return others.sound.encode(samples)
+
+    encoders = Encoders(Counting(), others.picture_text, Listening(), others.sound_text)
+    stage = EncodeStage(encoders, hop_s=1.0, stretch_s=2.0, reuse_max_age_s=0, reuse_noise=3)
+    samples = np.linspace(0, 1, 5 * SAMPLE_RATE_HZ).astype(np.float32)
+    for start_s in range(3):
+        window = a_window(start_us=start_s * SECOND_US, frames=frames(9), has_sound=True)
+        own = samples[start_s * SAMPLE_RATE_HZ :][: 2 * SAMPLE_RATE_HZ]
+        tokens = stage.encode(a_batch(replace(window, samples=own)))
+        assert len(tokens.sounds[0]) == 1
+        assert np.array_equal(heard[-1], own)
+    # A span that is longer, as when an event is scored again, has the same stretches; what is shorter is filled up.
+    stage.forget("cam")
+    stage.encode(a_batch(replace(a_window(span_us=3_500_000, has_sound=True), samples=samples[: 7 * 8_000])))
+    assert [np.array_equal(one, other) for one, other in zip(heard[-2:], heard[:2], strict=True)] == [True, True]
+    stage.forget("cam")
+    stage.encode(a_batch(replace(a_window(span_us=SECOND_US, has_sound=True), samples=samples[:SAMPLE_RATE_HZ])))
+    assert heard[-1].size == 2 * SAMPLE_RATE_HZ
 
 
 def test_after_a_failure_nothing_that_was_planned_is_taken_for_tokens() -> None:
