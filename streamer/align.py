@@ -71,7 +71,7 @@ class PromptSet:
         self.parts = parts or Parts.of(None, embeddings)
         self.trained = frozenset(prompts[column].id for column in self.parts.columns())
         self.bridge_shares = _bridge_shares(self.parts, len(prompts))
-        lowest, modality = exit_ratio * self.table.thresholds, embeddings.modality
+        lowest, modality = exit_ratio * self.table.lowest, embeddings.modality
         unscaled = Scaling.none(len(prompts))
         self.seen_scaling, self.heard_scaling = scalings or (unscaled, unscaled)
         self.seen_floors = self.seen_scaling.back(_floors(calibrations.seen, lowest, modality, deaf_to="audio"))

@@ -22,7 +22,7 @@ from redis import Redis
 
 from streamer.errors import UnavailableError
 from streamer.gates import NEAR_RATIO, Memory
-from streamer.prompt_table import PromptTable
+from streamer.prompt_table import InForce, PromptTable
 from streamer.redis_client import reaching
 
 MAX_PROMPTS: Final = 256  # per stream; of more, those nearest to their thresholds
@@ -70,6 +70,7 @@ class Glimpse:
         confidence: float32 ``(P,)``, of the newest window.
         memory: The best of the last minutes.
         end_us: End of the newest window, capture time.
+        in_force: Thresholds that follow from budgets, by prompt.
     """
 
     stream: str
@@ -78,6 +79,7 @@ class Glimpse:
     confidence: NDArray[np.float32]
     memory: Memory
     end_us: int
+    in_force: Mapping[str, InForce] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,6 +170,21 @@ class LiveBoard:
             found: Any = self._redis.hgetall(f"{self._prefix}live:{stream}")
         return {prompt: float(value) for prompt, value in _texts(found).items()}
 
+    def thresholds(self, prompt_id: str) -> dict[str, tuple[float, str]]:
+        """By stream the threshold in force of a prompt with a budget, and why; of streams that were watched lately."""
+        names = sorted(self.streams())
+        pipeline = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipeline.get(f"{self._prefix}why:{name}")
+        with reaching(self._redis):
+            documents = pipeline.execute()
+        told = {
+            name: json.loads(raw).get("thresholds", {}).get(prompt_id)
+            for name, raw in zip(names, documents, strict=True)
+            if raw is not None
+        }
+        return {name: (one[0], one[1]) for name, one in told.items() if one is not None}
+
     def why(self, stream: str) -> dict[str, Any] | None:
         """What `why_document` made of a stream; None: no worker wrote any lately."""
         with reaching(self._redis):
@@ -189,7 +206,7 @@ def why_document(glimpse: Glimpse) -> dict[str, Any]:
     Returns:
         ``until_us``; ``best``, the best confidence by prompt; ``floor``, the best of all prompts not listed there;
         ``near``, for those that came over half their threshold, windows as ``[end in us, confidence, gate]``, best
-        first.
+        first; ``thresholds``, of prompts with a budget, that in force and why.
     """
     best = glimpse.memory.best(glimpse.end_us)
     table = glimpse.table
@@ -209,6 +226,7 @@ def why_document(glimpse: Glimpse) -> dict[str, Any]:
             ]
             for column in near
         },
+        "thresholds": {prompt_id: [one.threshold, one.why] for prompt_id, one in glimpse.in_force.items()},
     }
 
 

@@ -111,6 +111,7 @@ class PromptStore:
 
     def __init__(self, redis: Redis, prefix: str) -> None:
         self.redis = redis
+        self.prefix = prefix
         self.prompts_key = f"{prefix}prompts"
         self.versions_key = f"{prefix}prompts:versions"
         self.log_key = f"{prefix}prompts:log"
@@ -371,6 +372,9 @@ def _changed(old: Prompt, changes: Document) -> Prompt:
     if changes.get("id", old.id) != old.id:
         raise PromptError(f"prompt {old.id!r} keeps its id; add a new prompt and remove this one instead")
     document = old.to_document() | dict(changes)
+    for key, other in (("threshold", "alerts_per_day"), ("alerts_per_day", "threshold")):
+        if changes.get(key) is not None and other not in changes:
+            document.pop(other, None)  # one of them decides
     return parse_prompt(document | {"version": old.version})
 
 

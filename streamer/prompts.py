@@ -6,6 +6,7 @@ A document is what users write and Redis holds; `parse_prompt` is the one way fr
 import base64
 import difflib
 import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Container, Mapping
@@ -26,6 +27,8 @@ MAX_LABELS = 16
 MAX_CORNERS = 64
 MAX_DURATION_MS = 24 * 3600 * 1000
 MIN_DIM, MAX_DIM = 64, 4096  # of a query
+DEFAULT_THRESHOLD = 0.5
+LEAST_ALERTS, MOST_ALERTS = 0.1, 500.0  # a day
 MIN_AREA = 1e-6  # of the picture; less than a pixel of any camera
 ID_LENGTH = 63
 MAX_SHOWN = 80  # characters of a value in a message
@@ -51,7 +54,9 @@ ALLOWED: Final[Mapping[str, str]] = {
     "streams": "allowed are globs of stream ids ('yard-*,dock-?') or labels that must all fit ('site=north,floor=*')",
     "region": f"allowed is a simple polygon of 3 to {MAX_CORNERS} corners [x, y], each 0 to 1",
     "schedule": f"allowed is like {EXAMPLE}",
+    "marked": "allowed is what `watchword events mark` makes of marks; leave it out otherwise",
     "threshold": "allowed is a number from 0 to 1",
+    "alerts_per_day": f"allowed is a number from {LEAST_ALERTS:g} to {MOST_ALERTS:g}, for each stream that is watched",
     "min_duration": "allowed is '500ms', '2s', '1m' or seconds, up to 24h",
     "cooldown": "allowed is '500ms', '2s', '1m' or seconds, up to 24h",
     "severity": "allowed is info, warning or critical",
@@ -178,6 +183,13 @@ def _packed(text: str) -> str:
     return text
 
 
+def _rising(curve: tuple[float, float]) -> tuple[float, float]:
+    if not curve[0] > 0:
+        raise ValueError("it does not rise")
+    return curve
+
+
+Finite = Annotated[float, Field(ge=-1e3, le=1e3, allow_inf_nan=False)]
 Packed = Annotated[str, Field(max_length=2 * MAX_DIM), AfterValidator(_packed)]
 
 
@@ -199,6 +211,33 @@ class Drawn(BaseModel):
     heard: Packed | None = None
 
 
+Curve = Annotated[tuple[Finite, Finite], AfterValidator(_rising)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+Tally = Annotated[int, Field(strict=True, ge=0)]
+
+
+class Marked(BaseModel):
+    """What marks of a prompt's events came to: its own curve, ``scale * log-odds + shift`` a sense.
+
+    Attributes:
+        of: Which models judged what was marked; the curve counts under these alone.
+        asks: `Prompt.asks` when it was marked; a prompt that asks something else has no curve.
+        right: Events marked right.
+        wrong: Events marked wrong.
+        seen: Scale and shift of what is seen; None: as it is.
+        heard: Likewise of what is heard.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    of: Digest
+    asks: Digest
+    right: Tally = 0
+    wrong: Tally = 0
+    seen: Curve | None = None
+    heard: Curve | None = None
+
+
 class Prompt(BaseModel):
     """A checked prompt. Made by `parse_prompt`; equal when every field is equal.
 
@@ -212,7 +251,9 @@ class Prompt(BaseModel):
         streams: Comma-separated globs of stream ids, of which one must fit, or ``name=value`` labels, which all must.
         region: Corners ``(x, y)``, 0..1 of the picture's width and height, or None: everywhere.
         schedule: When it watches (`streamer.schedule`), or None: always.
-        threshold: Confidence from which it matches.
+        marked: What marks of its events came to; made by `watchword events mark`.
+        threshold: Confidence from which it matches; with ``alerts_per_day`` until enough was seen.
+        alerts_per_day: On each stream at most about so many; the threshold follows from what it was confident of there.
         min_duration: How long the match must hold.
         cooldown: No second event this soon after one ends.
         severity: Goes into its events.
@@ -232,7 +273,9 @@ class Prompt(BaseModel):
     streams: Annotated[str, AfterValidator(_streams)] = "*"
     region: Region | None = None
     schedule: Annotated[str, AfterValidator(_schedule)] | None = None
-    threshold: Unit = 0.5
+    marked: Marked | None = None
+    threshold: Unit = DEFAULT_THRESHOLD
+    alerts_per_day: Annotated[float, Field(strict=True, ge=LEAST_ALERTS, le=MOST_ALERTS)] | None = None
     min_duration: Duration = "2s"
     cooldown: Duration = "30s"
     severity: Literal["info", "warning", "critical"] = "warning"
@@ -263,6 +306,21 @@ class Prompt(BaseModel):
         """The parsed schedule; None: always open."""
         return parse_schedule(self.schedule) if self.schedule else None
 
+    @cached_property
+    def asks(self) -> str:
+        """Digest of what its scores hang on: 16 hex digits, the same while they do not change."""
+        parts = self.model_dump(
+            mode="json", include={"text", "phrasings", "contrast", "examples", "modality", "region"}
+        )
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode(errors="replace")).hexdigest()[:16]
+
+    @cached_property
+    def answers(self) -> str:
+        """Digest of what its confidences hang on: likewise."""
+        marked = None if self.marked is None or self.marked.asks != self.asks else self.marked.model_dump(mode="json")
+        parts = [self.asks, marked, self.schedule]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
     def is_open(self, at_us: int) -> bool:
         """Whether the schedule lets it match at an instant, microseconds since 1970 UTC."""
         return self.opening is None or self.opening.is_open(at_us)
@@ -285,6 +343,8 @@ class Prompt(BaseModel):
         document = {key: value for key, value in self.model_dump(mode="json").items() if value not in (None, [], {})}
         if not self.version:
             del document["version"]
+        if self.alerts_per_day is not None and self.threshold == DEFAULT_THRESHOLD:
+            del document["threshold"]
         return document
 
 
@@ -338,15 +398,12 @@ def slug(text: str, taken: Container[str] = ()) -> str:
 def _misplaced(document: Mapping[str, Any]) -> list[str]:
     problems = []
     for key in document:
-        if key == "alerts_per_day":
-            problems.append(
-                f"alerts_per_day = {_short(document[key])}: not available, since it needs a calibration against "
-                "recorded footage; give a threshold, 0 to 1, instead"
-            )
-        elif key not in Prompt.model_fields:
+        if key not in Prompt.model_fields:
             close = difflib.get_close_matches(str(key).replace("-", "_"), Prompt.model_fields, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(Prompt.model_fields)}"
             problems.append(f"unknown key {_short(key)}; {hint}")
+    if document.get("threshold") is not None and document.get("alerts_per_day") is not None:
+        problems.append("threshold and alerts_per_day: one of them decides; give one")
     return problems
 
 

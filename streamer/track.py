@@ -75,6 +75,7 @@ class _Seen:
     start_us: int
     end_us: int
     confidence: float
+    threshold: float
     is_known: bool
     seen: float | None
     heard: float | None
@@ -95,7 +96,7 @@ def advance(
     table = prompts.table
     confidence = np.nan_to_num(scores.confidence, nan=-1.0)  # matches nothing, not even a threshold of 0
     is_active = prompts.is_selected & prompts.is_enabled & table.is_open(scores.end_us)
-    is_match = is_active & (confidence >= table.thresholds)
+    is_match = is_active & (confidence >= prompts.thresholds)
     kept, transitions = _without_changed(state.prompts, prompts, scores.stream)
     columns = {int(column) for column in np.flatnonzero(is_match)} | {table.columns[i] for i in kept}
     stopped_by: dict[int, Gate] = {}
@@ -103,7 +104,7 @@ def advance(
     for column in sorted(columns):
         prompt = table.prompts[column]
         before = kept.get(prompt.id, PromptState(prompt.version))
-        window = _seen(scores, confidence, column, is_active=bool(is_active[column]))
+        window = _seen(scores, confidence, column, prompts, is_active=bool(is_active[column]))
         after, changes, gate = _step(before, window, prompt, scores.stream, options, is_match=bool(is_match[column]))
         stopped_by[column] = gate
         for change in changes:
@@ -196,7 +197,7 @@ def _step(
     is_held = is_match
     if run is not None:
         if run.opened is not None:
-            is_held |= window.is_known and window.confidence >= prompt.threshold * options.exit_ratio
+            is_held |= window.is_known and window.confidence >= window.threshold * options.exit_ratio
             run = _extended(run, window, is_held=is_held)
             if window.end_us - run.last_us >= max(options.merge_gap_us, 1):
                 run, free_us = _end(run, prompt.cooldown_us, stream, free_us, changes)
@@ -249,12 +250,15 @@ def _end(run: Run, cooldown_us: int, stream: str, free_us: int, changes: list[Tr
     return None, run.last_us + cooldown_us
 
 
-def _seen(scores: WindowScores, confidence: NDArray[np.float32], column: int, *, is_active: bool) -> _Seen:
+def _seen(
+    scores: WindowScores, confidence: NDArray[np.float32], column: int, prompts: TrackedPrompts, *, is_active: bool
+) -> _Seen:
     """Outside its schedule a prompt sees nothing."""
     return _Seen(
         scores.start_us,
         scores.end_us,
         min(1.0, max(0.0, float(confidence[column]))) if is_active else 0.0,
+        float(prompts.thresholds[column]),
         is_active and bool(confidence[column] >= 0),
         known(scores.seen[column]),
         known(scores.heard[column]),
@@ -276,10 +280,9 @@ def _gates(
 ) -> Gates:
     """Why prompts that came near did not open; the first of several reasons in the order of `Gate`."""
     best = confidence if everywhere is None else np.fmax(confidence, everywhere)
-    table = prompts.table
-    columns = np.flatnonzero(prompts.is_enabled & (best >= NEAR_RATIO * table.thresholds) & (best > 0))
+    columns = np.flatnonzero(prompts.is_enabled & (best >= NEAR_RATIO * prompts.thresholds) & (best > 0))
     gate = np.full(len(columns), Gate.THRESHOLD, np.uint8)
-    gate[(best[columns] >= table.thresholds[columns]) & ~is_match[columns]] = Gate.REGION
+    gate[(best[columns] >= prompts.thresholds[columns]) & ~is_match[columns]] = Gate.REGION
     gate[~is_open[columns]] = Gate.SCHEDULE
     gate[~prompts.is_selected[columns]] = Gate.SELECTOR
     for place in np.flatnonzero(np.isin(columns, list(stopped_by))):

@@ -60,6 +60,7 @@ def explain(
                 f"no worker has looked at stream {stream!r} for a while; see `watchword streams`, and start a worker"
             )
         document = {"best": {}, "floor": 0.0, "near": {}}
+    threshold, reason = document.get("thresholds", {}).get(prompt.id, (prompt.threshold, _reason(prompt)))
     windows = document["near"].get(prompt.id, [])
     is_listed = prompt.id in document["best"] or not document["floor"]
     best = document["best"].get(prompt.id, document["floor"])
@@ -69,7 +70,8 @@ def explain(
         "stream": stream,
         "prompt": prompt.id,
         "best": best,
-        "threshold": prompt.threshold,
+        "threshold": threshold,
+        "threshold_why": reason,
         "gate": gate,
         "near_misses": [
             {"time": to_rfc3339(time_us), "confidence": confidence, "gate": stopped_by}
@@ -79,6 +81,10 @@ def explain(
         "minutes": MINUTES,
         "explanation": _EXPLANATIONS[gate] + ("" if is_listed else _UNLISTED),
     }
+
+
+def _reason(prompt: Prompt) -> str:
+    return "its own" if prompt.alerts_per_day is None else "the default until enough was watched"
 
 
 def _named(prompts: Sequence[Prompt], name: str) -> Prompt:

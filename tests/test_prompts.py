@@ -170,8 +170,37 @@ def test_users_cannot_make_a_prompt_a_system_prompt() -> None:
     assert "unknown key 'system'" in refusal({"text": "fire", "system": True})
 
 
-def test_alerts_per_day_is_refused_rather_than_ignored() -> None:
-    assert "alerts_per_day = 1: not available" in refusal({"text": "fire", "alerts_per_day": 1})
+def test_a_budget_of_alerts_stands_in_place_of_a_threshold() -> None:
+    prompt = parse_prompt({"text": "fire", "alerts_per_day": 1})
+    assert (prompt.alerts_per_day, prompt.threshold) == (1.0, 0.5)
+    assert "threshold" not in prompt.to_document()
+    assert parse_prompt(prompt.to_document()) == prompt
+
+
+def test_a_threshold_and_a_budget_cannot_both_decide() -> None:
+    assert "give one" in refusal({"text": "fire", "alerts_per_day": 1, "threshold": 0.5})
+
+
+@pytest.mark.parametrize("budget", [0, 0.01, 501, "1", float("nan"), True])
+def test_a_budget_that_cannot_be_kept_is_refused(budget: object) -> None:
+    assert "alerts_per_day" in refusal({"text": "fire", "alerts_per_day": budget})
+
+
+def test_what_a_prompt_asks_is_told_apart_from_how_it_alerts() -> None:
+    plain = parse_prompt({"text": "fire"})
+    alike = parse_prompt({"text": "fire", "threshold": 0.9, "streams": "yard-*", "labels": {"a": "b"}})
+    other = parse_prompt({"text": "fire", "contrast": ["sunset"]})
+    assert plain.asks == alike.asks != other.asks
+    assert plain.answers == alike.answers != other.answers
+    marked = {"of": "0" * 16, "asks": plain.asks, "right": 1, "seen": [1.0, -0.5]}
+    assert parse_prompt({"text": "fire", "marked": marked}).answers != plain.answers
+    assert parse_prompt({"text": "fire", "marked": marked}).asks == plain.asks
+
+
+@pytest.mark.parametrize("curve", [[0.0, 1.0], [-1.0, 0.0], [1.0], [1.0, float("inf")]])
+def test_a_curve_that_does_not_rise_is_refused(curve: list[float]) -> None:
+    marked = {"of": "0" * 16, "asks": "0" * 16, "seen": curve}
+    assert "marked" in refusal({"text": "fire", "marked": marked})
 
 
 def test_all_problems_are_listed_at_once() -> None:

@@ -46,6 +46,12 @@ Schedule = Annotated[
     str | None, typer.Option("--schedule", metavar="WHEN", help="'Mo-Su 20:00-06:00 Europe/Berlin'. Default: always.")
 ]
 Threshold = Annotated[float | None, typer.Option("--threshold", help="Confidence from which it matches. Default: 0.5.")]
+AlertsPerDay = Annotated[
+    float | None,
+    typer.Option(
+        "--alerts-per-day", help="In place of a threshold: about so many on each stream, once enough was watched."
+    ),
+]
 MinDuration = Annotated[
     str | None,
     typer.Option("--min-duration", metavar="TIME", help="How long it must hold: 500ms, 2s, 1m. Default: 2s."),
@@ -83,6 +89,7 @@ def add(  # noqa: PLR0913  one option a key
     region: Region = None,
     schedule: Schedule = None,
     threshold: Threshold = None,
+    alerts_per_day: AlertsPerDay = None,
     min_duration: MinDuration = None,
     cooldown: Cooldown = None,
     severity: Severity = None,
@@ -112,6 +119,7 @@ def add(  # noqa: PLR0913  one option a key
         region=region,
         schedule=schedule,
         threshold=threshold,
+        alerts_per_day=alerts_per_day,
         min_duration=min_duration,
         cooldown=cooldown,
         severity=severity,
@@ -136,6 +144,7 @@ def update(  # noqa: PLR0913  one option a key
     region: Region = None,
     schedule: Schedule = None,
     threshold: Threshold = None,
+    alerts_per_day: AlertsPerDay = None,
     min_duration: MinDuration = None,
     cooldown: Cooldown = None,
     severity: Severity = None,
@@ -165,6 +174,7 @@ def update(  # noqa: PLR0913  one option a key
         region=region,
         schedule=schedule,
         threshold=threshold,
+        alerts_per_day=alerts_per_day,
         min_duration=min_duration,
         cooldown=cooldown,
         severity=severity,
@@ -193,16 +203,27 @@ def remove(
 
 @app.command()
 def show(prompt_id: PromptId, redis: Redis = "", config: Config = None, as_json: AsJson = False) -> None:
-    """Show a prompt in full. For example: watchword prompts show fire."""
+    """Show a prompt in full. For example: watchword prompts show fire.
+
+    Of a prompt with a budget of alerts also, by stream, the threshold in force and why; with --json as `in_force`.
+    """
+    from streamer.live import LiveBoard
     from streamer.prompt_files import format_documents
 
     with _store(redis, config) as store:
-        document = store.get(prompt_id).to_document()
+        prompt = store.get(prompt_id)
+        document = prompt.to_document()
+        in_force = {}
+        if prompt.alerts_per_day is not None:
+            in_force = LiveBoard(store.redis, store.prefix, 0).thresholds(prompt.id)
     if as_json:
-        _write(_json(document))
+        told = {stream: {"threshold": threshold, "why": why} for stream, (threshold, why) in in_force.items()}
+        _write(_json(document | ({"in_force": told} if told else {})))
     else:
         lines = format_documents([document], as_json=False).splitlines()
         _write("\n".join(line[2:] for line in lines))  # the document, without the dash of a list
+        for stream, (threshold, why) in in_force.items():
+            _write(f"# {stream}: threshold {threshold:.2f}, {why}")
 
 
 @app.command("list")
@@ -357,7 +378,7 @@ def _show_table(prompts: "Sequence[Prompt]") -> None:
             p.text,
             p.modality,
             p.streams,
-            f"{p.threshold:g}",
+            f"{p.threshold:g}" if p.alerts_per_day is None else f"{p.alerts_per_day:g} a day",
             p.min_duration,
             p.severity,
             (p.schedule or "always") if p.enabled else "disabled",

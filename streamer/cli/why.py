@@ -52,7 +52,8 @@ def _print(document: dict[str, Any]) -> None:
     console = Console(highlight=False)
     console.print(
         f"[bold]{escape(document['prompt'])}[/] on [bold]{escape(document['stream'])}[/]: best {document['best']:.2f}, "
-        f"threshold {document['threshold']:.2f}. {escape(document['explanation'])}",
+        f"threshold {document['threshold']:.2f} ({escape(document['threshold_why'])}). "
+        f"{escape(document['explanation'])}",
         soft_wrap=True,
     )
     table = Table("time (UTC)", "confidence", "stopped by", box=None, pad_edge=False)

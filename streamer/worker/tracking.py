@@ -9,8 +9,10 @@ import numpy as np
 import structlog
 
 from streamer.align import AlignStage, PromptSet
+from streamer.budgets import Budgets
 from streamer.events import Event, EventModel, event_of, latency_of
 from streamer.metrics import Metrics
+from streamer.prompt_table import TrackedPrompts
 from streamer.settings import Settings
 from streamer.system import SystemWatch
 from streamer.track import TrackOptions, WindowScores, advance, attach, finish, known
@@ -105,6 +107,7 @@ class Tracking:
             merge_gap_us=round(settings.track.merge_gap_s * 1e6),
             update_interval_us=round(settings.track.update_interval_s * 1e6),
         )
+        self._budgets = Budgets(self._options.merge_gap_us)
         self._system = SystemWatch(settings.system, self._options)
         self._states: dict[int, dict[str, StreamState]] = {}
         self._decode_s: dict[str, float] = {}
@@ -122,6 +125,7 @@ class Tracking:
             self._system.restore(stream, saved["camera"], now_s)
             if self._usual is not None:
                 self._usual.restore(stream, saved.get("usual"))
+            self._budgets.restore(stream, saved.get("budgets"))
             self._arrived_s[stream] = now_s
 
     def state(self, partition: int) -> dict[str, Any]:
@@ -132,6 +136,8 @@ class Tracking:
         saved = {"prompts": to_document(state), "camera": self._system.state(stream)}
         if self._usual is not None and (usual := self._usual.state(stream)) is not None:
             saved["usual"] = usual
+        if (budgets := self._budgets.state(stream)) is not None:
+            saved["budgets"] = budgets
         return saved
 
     def drop(self, partition: int) -> list[str]:
@@ -240,6 +246,7 @@ class Tracking:
         self._system.forget(stream)
         if self._usual is not None:
             self._usual.forget(stream)
+        self._budgets.forget(stream)
         self._watching.forget(stream)
         self._decode_s.pop(stream, None)
         self._arrived_s.pop(stream, None)
@@ -256,7 +263,7 @@ class Tracking:
         outcome: Outcome,
     ) -> None:
         stream = window.stream
-        view = prompts.of_stream(stream, self._settings.stream(stream).labels)
+        view = self._budgets.of_stream(stream, prompts.of_stream(stream, self._settings.stream(stream).labels))
         lead = None if self._usual is None else self._usual.lead(stream, prompts)
         scores = _scores(window, row, alignment, prompts, lead)
         state, changes, gates = advance(states.get(stream, StreamState()), scores, view, self._options)
@@ -270,16 +277,24 @@ class Tracking:
                 shown.append(replace(change, evidence=evidence, media=_position(window)))
             else:
                 shown.append(change)
-        if self._usual is not None and scores.start_us > states.get(stream, StreamState()).watermark_us:
+        if scores.start_us > states.get(stream, StreamState()).watermark_us:
+            self._learn(row, window, tokens, view, scores, state)
+        states[stream] = state
+        self._watching.observed(window, scores, prompts, gates, view.thresholds, self._budgets.in_force(stream, view))
+        for change in (*shown, *self._system.observe(window)):
+            self._publish(change, window, row, timing, outcome)
+
+    def _learn(
+        self, row: int, window: Window, tokens: Tokens, view: TrackedPrompts, scores: WindowScores, state: StreamState
+    ) -> None:
+        """What counts for the windows to come."""
+        self._budgets.take_in(window.stream, view, scores.confidence, scores.start_us, scores.end_us)
+        if self._usual is not None:
             is_alert = any(
                 held.run is not None and window.end_us - held.run.start_us < _USUAL_AFTER_US
                 for held in state.prompts.values()
             )
-            self._usual.take_in(stream, tokens.frames[row], tokens.sounds[row], window.end_us, is_alert=is_alert)
-        states[stream] = state
-        self._watching.observed(window, scores, prompts, gates)
-        for change in (*shown, *self._system.observe(window)):
-            self._publish(change, window, row, timing, outcome)
+            self._usual.take_in(window.stream, tokens.frames[row], tokens.sounds[row], window.end_us, is_alert=is_alert)
 
     def _publish(self, change: Transition, window: Window, row: int, timing: Timing, outcome: Outcome) -> None:
         now_s = time.monotonic()

@@ -3,10 +3,12 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 from redis import Redis
 
 from streamer.align import PromptSet
@@ -14,6 +16,7 @@ from streamer.errors import UnavailableError
 from streamer.gates import Gates, Memory
 from streamer.live import Glimpse, LiveBoard, StreamStatus
 from streamer.metrics import Metrics
+from streamer.prompt_table import InForce
 from streamer.settings import Settings
 from streamer.track import WindowScores
 from streamer.types import Decoded, Tokens, Window
@@ -39,6 +42,7 @@ class _Stream:
     memory: Memory | None = None
     scores: WindowScores | None = None
     prompts: PromptSet | None = None
+    in_force: Mapping[str, InForce] = field(default_factory=dict)
     is_fresh: bool = False
 
 
@@ -109,13 +113,23 @@ class Watching:
             if reused:
                 self._metrics.skipped(window.stream, "still", reused)
 
-    def observed(self, window: Window, scores: WindowScores, prompts: PromptSet, gates: Gates) -> None:
-        """A window was tracked."""
+    def observed(
+        self,
+        window: Window,
+        scores: WindowScores,
+        prompts: PromptSet,
+        gates: Gates,
+        thresholds: NDArray[np.float32],
+        in_force: Mapping[str, InForce],
+    ) -> None:
+        """A window was tracked, by thresholds ``(P,)``, of which some follow from budgets."""
         self._metrics.windows(window.stream)
         self._metrics.window_latency(max(0.0, time.time() - window.end_us / 1e6))
         for column in gates.columns:
             prompt = prompts.table.prompts[column]
-            self._metrics.confidence(window.stream, prompt.id, float(scores.confidence[column]), prompt.threshold)
+            self._metrics.confidence(
+                window.stream, prompt.id, float(scores.confidence[column]), float(thresholds[column])
+            )
         with self._lock:
             stream = self._streams.setdefault(window.stream, _Stream(window.partition))
             keys = prompts.keys
@@ -126,7 +140,7 @@ class Watching:
             stream.memory.add(window.end_us, scores.confidence, gates)
             stream.windows += 1
             stream.lag_s = max(0.0, time.time() - window.end_us / 1e6)
-            stream.scores, stream.prompts, stream.is_fresh = scores, prompts, True
+            stream.scores, stream.prompts, stream.in_force, stream.is_fresh = scores, prompts, in_force, True
 
     def forget(self, name: str) -> None:
         """Another worker has the stream now."""
@@ -186,4 +200,5 @@ class Watching:
             confidence=stream.scores.confidence if fits else np.zeros(len(table), np.float32),
             memory=stream.memory,
             end_us=stream.scores.end_us,
+            in_force=stream.in_force,
         )

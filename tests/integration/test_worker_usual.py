@@ -9,10 +9,12 @@ from models.calibrate import NORMALISED_PRIOR
 from models.normalise import Normaliser, Ordinary
 from streamer.evaluate.again import score_again, stored_chunks
 from streamer.events import Event
+from streamer.live import LiveBoard
 from streamer.prompts import parse_prompt
 from streamer.stages import open_stages
+from streamer.why import explain
 from tests.colours import DIM, colour_encoders, make_film
-from tests.site import Site, chunks_of, until
+from tests.site import START_US, Site, chunks_of, until
 
 EXACT = 1e-6
 NEARLY = 1e-4  # a still frame before the restart lent its tokens, after it one was encoded
@@ -75,3 +77,28 @@ def test_a_restart_goes_on_with_what_was_usual_and_events_can_be_checked(
         assert again.confidence == pytest.approx(event.evidence.confidence, abs=EXACT)
         assert again.seen == pytest.approx(event.evidence.seen, abs=EXACT)
     assert NORMALISED_PRIOR.seen == stages.calibrations.seen
+
+
+def test_a_budget_is_kept_over_a_restart_and_told_by_why(
+    broker: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.budget.DAY_S", 100.0)  # ten alerts a day: one in ten seconds
+    monkeypatch.setattr("streamer.live.FULL_INTERVAL_S", 0.0)
+    chunks = chunks_of(make_film(tmp_path / "green.mp4", [("green", 14.0)]), "yard")
+    site = Site(broker, redis_url, tmp_path)
+    site.prompts.add({"id": "red", "text": "red", "alerts_per_day": 10})
+    board = LiveBoard(site.redis, site.prefix, 30)
+    with site.worker():
+        site.send(chunks[:7])
+        until(lambda: any(site.committed(place) >= 4 for place in site.ends()), "half of it committed")
+    threshold, why = board.thresholds("red")["yard"]
+    assert threshold == 0.5
+    assert why.startswith("the default until")
+    with site.worker():
+        site.send(chunks[7:])
+        site.wait_done()
+    threshold, why = board.thresholds("red")["yard"]
+    assert threshold == pytest.approx(0.05)
+    assert why == "what would have given 10 alerts a day over 0.1 days"
+    told = explain(board, site.prompts.list(), "yard", "red", (), START_US)
+    assert (told["threshold"], told["threshold_why"]) == (pytest.approx(0.05), why)
