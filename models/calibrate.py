@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_STEADY = 1e9  # labels that a slope would take to move
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -35,8 +37,7 @@ class Calibration:
 
     def score(self, probability: NDArray[np.float32]) -> NDArray[np.float32]:
         """The score that is worth a probability: what a threshold is to the aligner."""
-        inner = np.clip(probability, 1e-6, 1 - 1e-6)
-        score: NDArray[np.float32] = (np.log(inner / (1 - inner)) - self.bias) / self.slope
+        score: NDArray[np.float32] = (logit_of(probability) - self.bias) / self.slope
         return score
 
 
@@ -63,6 +64,12 @@ NORMALISED_PRIOR = Calibrations(seen=Calibration(slope=28.9, bias=-16.58), heard
 def probability_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log-odds of any shape to 0..1; NaN stays NaN."""
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float32)
+
+
+def logit_of(probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    """0..1 to log-odds, none beyond that of one in a million."""
+    inner = np.clip(probability, 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(inner / (1 - inner)), np.float32)
 
 
 def fuse(seen: NDArray[np.float32], heard: NDArray[np.float32], modality: NDArray[np.str_]) -> NDArray[np.float32]:
@@ -109,7 +116,12 @@ def fit_platt(
 
 
 def recalibrate(
-    prior: Calibration, scores: NDArray[np.float64], labels: NDArray[np.float64], trust: float = 4.0
+    prior: Calibration,
+    scores: NDArray[np.float64],
+    labels: NDArray[np.float64],
+    trust: float = 4.0,
+    *,
+    is_steady: bool = False,
 ) -> Calibration:
     """A prompt's own curve from a few of its windows that someone marked right or wrong.
 
@@ -121,6 +133,7 @@ def recalibrate(
             curve that saw alerts only does not know what was rightly left out.
         labels: ``(N,)``, 1 right, 0 wrong.
         trust: In the prior: how many labels weigh as much.
+        is_steady: Shift the curve and leave it as steep as it is.
 
     Returns:
         ``trained`` once there are both right and wrong ones; the prior itself without any label.
@@ -130,7 +143,7 @@ def recalibrate(
     # In units of the prior's own logit: slope 1 and bias 0 are the prior.
     logits = np.clip(prior.slope * scores + prior.bias, -12, 12)
     design = np.stack((logits, np.ones_like(logits)), axis=1)
-    start, ridge = np.array((1.0, 0.0)), np.diag((trust, trust / 4))
+    start, ridge = np.array((1.0, 0.0)), np.diag((_STEADY if is_steady else trust, trust / 4))
     theta = start.copy()
     for _ in range(60):
         probability = 1 / (1 + np.exp(-np.clip(design @ theta, -60, 60)))

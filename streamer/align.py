@@ -1,6 +1,7 @@
 """Every window against every standing prompt, in one go, and the evidence for what matched."""
 
 import base64
+import hashlib
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.aligner import Aligner
-from models.calibrate import Calibration, Calibrations, fuse, probability_of
+from models.calibrate import Calibration, Calibrations, fuse, logit_of, probability_of
 from models.encoders import Encoders, TextEncoder
 from models.languages.multilingual import doubt_about
 from models.learned import Learned
@@ -20,7 +21,7 @@ from models.prompts import PromptEmbeddings, PromptText, embed_prompts, with_que
 from streamer.learned import Parts, of_frames, of_motions, of_sounds, place_of_motion
 from streamer.masks import rasterise
 from streamer.prompt_table import PromptTable, TrackedPrompts
-from streamer.prompts import Prompt
+from streamer.prompts import Marked, Prompt
 from streamer.types import Alignment, Encoded, Evidence, Fresh, Polygon, Tokens
 
 EXIT_RATIO = 0.8  # from this share of its threshold on a confidence can hold an event open, and is exact
@@ -28,6 +29,7 @@ REGION_SHARE = 0.6  # evidence: the fewest cells, most attended first, that hold
 
 Judged = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
+_UNMARKED = {"marked": None}
 _MAX_VIEWS = 4096
 _FINE = 32  # regions are drawn this much finer than cells: drawn on the cells, each would reach a whole cell further
 _CELL_SHARE = 0.25
@@ -49,6 +51,7 @@ class PromptSet:
         heard_scaling: Likewise for sound.
         parts: Which of them the trained senses answer, too.
         trained: Ids of those that a trained sense has most of the say about.
+        marked: What marks of events came to, of those prompts that follow any, by id.
         bridge_shares: By ``seen`` and ``heard`` float32 ``(P,)``: how much of each score no trained sense had a say in.
     """
 
@@ -71,11 +74,17 @@ class PromptSet:
         self.parts = parts or Parts.of(None, embeddings)
         self.trained = frozenset(prompts[column].id for column in self.parts.columns())
         self.bridge_shares = _bridge_shares(self.parts, len(prompts))
+        self.marked = {prompt.id: prompt.marked for prompt in prompts if prompt.marked is not None}
+        self._own = _own_curves(prompts, self.marked)
         lowest, modality = exit_ratio * self.table.lowest, embeddings.modality
         unscaled = Scaling.none(len(prompts))
         self.seen_scaling, self.heard_scaling = scalings or (unscaled, unscaled)
-        self.seen_floors = self.seen_scaling.back(_floors(calibrations.seen, lowest, modality, deaf_to="audio"))
-        self.heard_floors = self.heard_scaling.back(_floors(calibrations.heard, lowest, modality, deaf_to="video"))
+        self.seen_floors = self.seen_scaling.back(
+            _floors(calibrations.seen, lowest, modality, self._own["seen"], deaf_to="audio")
+        )
+        self.heard_floors = self.heard_scaling.back(
+            _floors(calibrations.heard, lowest, modality, self._own["heard"], deaf_to="video")
+        )
         self._views: dict[str, tuple[Mapping[str, str], TrackedPrompts]] = {}
 
     def judge(self, seen_raw: NDArray[np.float32], heard_raw: NDArray[np.float32]) -> Judged:
@@ -85,6 +94,9 @@ class PromptSet:
             seen_raw: Log-odds of the picture, less what is usual for the stream; NaN where there was none.
             heard_raw: Likewise of the sound.
         """
+        if self.marked:
+            seen_raw = self._own["seen"][0] * seen_raw + self._own["seen"][1]
+            heard_raw = self._own["heard"][0] * heard_raw + self._own["heard"][1]
         seen, heard = probability_of(seen_raw), probability_of(heard_raw)
         confidence = fuse(seen, heard, self.embeddings.modality)
         confidence[np.isnan(seen) & np.isnan(heard)] = np.nan
@@ -132,6 +144,8 @@ class PromptEmbedder:
 
     def embed(self, generation: int, prompts: Sequence[Prompt]) -> PromptSet:
         """Embed what is new, and put the set together."""
+        models = model_digest(self._encoders, self._learned)
+        prompts = [prompt if _counts(prompt, models) else prompt.model_copy(update=_UNMARKED) for prompt in prompts]
         texts = [PromptText(prompt.text, prompt.phrasings, prompt.contrast, prompt.modality) for prompt in prompts]
         encoders = Encoders(self._encoders.picture, self._picture_text, self._encoders.sound, self._sound_text)
         embeddings = embed_prompts(texts, encoders)
@@ -370,6 +384,27 @@ def _best(
     return best
 
 
+def model_digest(encoders: Encoders, learned: Learned | None) -> str:
+    """What judges: a digest of the encoders and of what was trained."""
+    trained = "" if learned is None else learned.sha256
+    return hashlib.sha256(f"{encoders.picture.sha256}{encoders.sound.sha256}{trained}".encode()).hexdigest()
+
+
+def _counts(prompt: Prompt, models: str) -> bool:
+    """Whether a prompt's own curve, if it has one, is of these models and of what it asks."""
+    marked = prompt.marked
+    return marked is None or (marked.asks == prompt.asks and models.startswith(marked.of))
+
+
+def _own_curves(prompts: Sequence[Prompt], marked: Mapping[str, Marked]) -> dict[str, NDArray[np.float32]]:
+    """By sense float32 ``(2, P)``: scale and shift of log-odds, of most prompts 1 and 0."""
+    own = {name: np.array([[1.0], [0.0]], np.float32).repeat(len(prompts), 1) for name in ("seen", "heard")}
+    for column, prompt in enumerate(prompts):
+        if (mine := marked.get(prompt.id)) is not None:
+            own["seen"][:, column], own["heard"][:, column] = mine.seen or (1, 0), mine.heard or (1, 0)
+    return own
+
+
 def _bridge_shares(parts: Parts, count: int) -> dict[str, NDArray[np.float32]]:
     shares = {"seen": np.ones(count, np.float32), "heard": np.ones(count, np.float32)}
     for name, part in (("seen", parts.seen), ("seen", parts.moved), ("heard", parts.heard)):
@@ -379,12 +414,18 @@ def _bridge_shares(parts: Parts, count: int) -> dict[str, NDArray[np.float32]]:
 
 
 def _floors(
-    calibration: Calibration, lowest: NDArray[np.float32], modality: NDArray[np.str_], *, deaf_to: str
+    calibration: Calibration,
+    lowest: NDArray[np.float32],
+    modality: NDArray[np.str_],
+    own: NDArray[np.float32],
+    *,
+    deaf_to: str,
 ) -> Tensor:
     """The lowest score of one sense that can bring a confidence to ``lowest``; infinite where it has no say.
 
     Two senses that are each under ``1 - sqrt(1 - p)`` stay under ``p`` together (noisy or).
     """
     probability = np.where(modality == "any", 1 - np.sqrt(1 - lowest), lowest).astype(np.float32)
-    floors = np.where(modality == deaf_to, np.float32(np.inf), calibration.score(probability))
+    common = probability_of((logit_of(probability) - own[1]) / own[0])
+    floors = np.where(modality == deaf_to, np.float32(np.inf), calibration.score(common))
     return torch.from_numpy(floors.astype(np.float32))

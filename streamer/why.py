@@ -27,6 +27,7 @@ _EXPLANATIONS: Mapping[str | None, str] = {
     "cooldown": "It matched again, but within the `cooldown` of the event before.",
 }
 
+OWN = "its own"
 _UNLISTED = " Of very many prompts only the nearest are listed: its best is no more than this."
 
 
@@ -84,7 +85,7 @@ def explain(
 
 
 def _reason(prompt: Prompt) -> str:
-    return "its own" if prompt.alerts_per_day is None else "the default until enough was watched"
+    return OWN if prompt.alerts_per_day is None else "the default until enough was watched"
 
 
 def _named(prompts: Sequence[Prompt], name: str) -> Prompt:

@@ -22,7 +22,7 @@ from streamer.events import Event
 from streamer.live import LiveBoard
 from streamer.prompt_store import PromptStore
 from streamer.redis_client import connect_redis
-from streamer.types import EventState
+from streamer.types import EventState, Evidence
 from tests.event_builders import SECOND_US, START_US, a_transition, an_event
 from tests.test_live import a_glimpse
 
@@ -182,3 +182,20 @@ def test_mistakes_get_one_sentence(settings: Path) -> None:
         run("events", "tail", "--redis", "redis://127.0.0.1:1/0")
     with pytest.raises(SettingsError, match=r"redis\.url is empty"):
         run("streams")
+
+
+def test_events_are_marked_and_the_prompt_says_what_it_follows(redis: Redis, prefix: str, settings: Path) -> None:
+    PromptStore(redis, prefix).add({"id": "fire", "text": "fire"})
+    evidence = Evidence(None, None, (), (0, 1), 0, 0.75, 0.75, None, 1.5)
+    event = an_event(a_transition(evidence=evidence))
+    tell(redis, prefix, event)
+    told = run("events", "mark", event.id, "wrong", "--config", settings)
+    assert told == "fire follows 0 right and 1 wrong (version 2)\n"
+    (listed,) = run("events", "marks", "fire", "--config", settings).splitlines()
+    assert listed.split("\t")[1:] == [event.id, "wrong"]
+    (mark,) = documents(run("events", "marks", "fire", "--json", "--config", settings))
+    assert (mark["event"], mark["is_right"], mark["seen"]) == (event.id, False, 1.5)
+    (document,) = documents(run("events", "mark", event.id, "none", "--json", "--config", settings))
+    assert "marked" not in document
+    with pytest.raises(UsageError, match="right, wrong and none"):
+        run("events", "mark", event.id, "maybe", "--config", settings)

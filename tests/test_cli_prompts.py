@@ -250,3 +250,22 @@ def test_a_redis_that_is_away_is_named_without_its_password(watchword: Watchword
 @pytest.mark.parametrize("command", ["add", "update", "import", "export", "list", "show", "remove"])
 def test_help_gives_an_example(watchword: Watchword, command: str) -> None:
     assert f"watchword prompts {command}" in " ".join(ok(watchword(command, "--help")).split())
+
+
+def test_marks_are_forgotten_with_what_followed(watchword: Watchword) -> None:
+    ok(watchword("add", "fire"))
+    marked = {"of": "0" * 16, "asks": "0" * 16, "right": 1, "wrong": 2, "seen": [1.0, -0.5]}
+    ok(watchword("import", "-", stdin=json.dumps([{"id": "fire", "text": "fire", "marked": marked}])))
+    assert shown(watchword, "fire")["marked"] == {**marked, "heard": None}
+    ok(watchword("update", "fire", "--reset-marks"))
+    assert "marked" not in shown(watchword, "fire")
+
+
+def test_a_threshold_and_a_budget_take_each_others_place(watchword: Watchword) -> None:
+    ok(watchword("add", "fire", "--alerts-per-day", "2"))
+    assert shown(watchword, "fire")["alerts_per_day"] == 2
+    assert "\t2 a day\t" in ok(watchword("list"))
+    ok(watchword("update", "fire", "--threshold", "0.6"))
+    assert "alerts_per_day" not in shown(watchword, "fire")
+    ok(watchword("update", "fire", "--alerts-per-day", "1"))
+    assert "threshold" not in shown(watchword, "fire")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from streamer.event_log import Entry, EventLog
     from streamer.events import Event
 
@@ -125,6 +127,68 @@ def show(
 
 
 @app.command()
+def mark(
+    event_id: Annotated[str, typer.Argument(metavar="ID", help="An event's id.")],
+    verdict: Annotated[str, typer.Argument(metavar="right|wrong|none", help="none: take the mark back.")],
+    redis: RedisOption = "",
+    config: ConfigOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="The prompt's document, as it is now.")] = False,
+) -> None:
+    """Say whether an event was what its prompt means. The prompt's confidences follow, in every worker in a second.
+
+    Mark right ones too: of wrong ones alone nothing is learnt but to be less sure. For example:
+
+    watchword events mark 1f0c8e5b2a7d4c93 wrong
+
+    watchword prompts update fire --reset-marks
+    """
+    from streamer.errors import UsageError
+    from streamer.feedback import Feedback
+
+    if verdict not in {"right", "wrong", "none"}:
+        raise UsageError(f"{verdict!r} is not a mark; right, wrong and none are")
+    with _client(redis, config) as (client, prefix):
+        feedback = Feedback(client, prefix)
+        if verdict == "none":
+            prompt = feedback.take_back(event_id)
+        else:
+            prompt = feedback.mark(event_id, is_right=verdict == "right", now_us=round(time.time() * 1e6))
+    if as_json:
+        sys.stdout.write(json.dumps(prompt.to_document(), ensure_ascii=False) + "\n")
+        return
+    marked = prompt.marked
+    follows = "no marks" if marked is None else f"{marked.right} right and {marked.wrong} wrong"
+    sys.stdout.write(f"{prompt.id} follows {follows} (version {prompt.version})\n")
+
+
+@app.command()
+def marks(
+    prompt_id: Annotated[str, typer.Argument(metavar="PROMPT", help="A prompt's id.")],
+    redis: RedisOption = "",
+    config: ConfigOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One mark a line.")] = False,
+) -> None:
+    """List which events of a prompt were marked, the oldest first.
+
+    For example:
+
+    watchword events marks fire
+    """
+    from dataclasses import asdict
+
+    from streamer.events import to_rfc3339
+    from streamer.feedback import Feedback
+
+    with _client(redis, config) as (client, prefix):
+        found = Feedback(client, prefix).marks(prompt_id)
+    for one in found:
+        told = json.dumps(asdict(one)) if as_json else f"{to_rfc3339(one.marked_us)}\t{one.event}\t{one.verdict}"
+        sys.stdout.write(told + "\n")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of event documents."""
     from streamer.events import event_schema
@@ -152,12 +216,19 @@ def parse_since(text: str, now_s: float) -> int:
 @contextmanager
 def _log(redis: str, config: Path | None) -> "Iterator[EventLog]":
     from streamer.event_log import EventLog
+
+    with _client(redis, config) as (client, prefix):
+        yield EventLog(client, prefix)
+
+
+@contextmanager
+def _client(redis: str, config: Path | None) -> "Iterator[tuple[Redis, str]]":
     from streamer.redis_client import connect_redis
     from streamer.settings import load_settings
 
     settings = load_settings(config, {"redis.url": redis} if redis else {})
     with closing(connect_redis(settings.redis.url)) as client:
-        yield EventLog(client, settings.redis.prefix)
+        yield client, settings.redis.prefix
 
 
 def _order(entry_id: str) -> tuple[int, int]:

@@ -153,6 +153,9 @@ def update(  # noqa: PLR0913  one option a key
     expected_version: Annotated[
         int | None, typer.Option("--expected-version", help="Refuse if it was changed since this version.")
     ] = None,
+    is_unmarked: Annotated[
+        bool, typer.Option("--reset-marks", help="Forget which of its events were right or wrong, and what followed.")
+    ] = False,
     redis: Redis = "",
     config: Config = None,
     as_json: AsJson = False,
@@ -164,7 +167,11 @@ def update(  # noqa: PLR0913  one option a key
     watchword prompts update fire --threshold 0.7 --schedule ''
 
     watchword prompts update fire --disable
+
+    watchword prompts update fire --reset-marks
     """
+    from streamer.feedback import Feedback
+
     changes = _document(
         text=text,
         phrasings=phrasing,
@@ -181,10 +188,14 @@ def update(  # noqa: PLR0913  one option a key
         labels=label,
         enabled=enabled,
     )
+    if is_unmarked:
+        changes["marked"] = None
     if not changes:
         raise UsageError("nothing to change; name at least one option, such as --threshold 0.7")
     with _store(redis, config) as store:
         updated = store.update(prompt_id, changes, expected_version=expected_version)
+        if is_unmarked:
+            Feedback(store.redis, store.prefix).forget(prompt_id)
         _done("updated", updated, as_json=as_json)
 
 

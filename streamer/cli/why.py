@@ -49,11 +49,13 @@ def _print(document: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from streamer.why import OWN
+
     console = Console(highlight=False)
+    reason = "" if document["threshold_why"] == OWN else f" ({escape(document['threshold_why'])})"
     console.print(
         f"[bold]{escape(document['prompt'])}[/] on [bold]{escape(document['stream'])}[/]: best {document['best']:.2f}, "
-        f"threshold {document['threshold']:.2f} ({escape(document['threshold_why'])}). "
-        f"{escape(document['explanation'])}",
+        f"threshold {document['threshold']:.2f}{reason}. {escape(document['explanation'])}",
         soft_wrap=True,
     )
     table = Table("time (UTC)", "confidence", "stopped by", box=None, pad_edge=False)

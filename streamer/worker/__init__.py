@@ -1,7 +1,6 @@
 """One worker: the only place that knows every stage, and wires them, their threads and their end."""
 
 import contextlib
-import hashlib
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from redis import Redis
 from models.calibrate import Calibrations
 from models.encoders import Encoders
 from models.learned import Learned
+from streamer.align import model_digest
 from streamer.backlog import Backlog
 from streamer.batch import Batcher
 from streamer.decode import DecodeOptions, decode_chunk
@@ -330,11 +330,10 @@ class Worker:
 def model_of(encoders: Encoders, calibrations: Calibrations, learned: Learned | None = None) -> EventModel:
     """What events say about what judged."""
     trained = "" if learned is None else learned.sha256
-    digest = hashlib.sha256(f"{encoders.picture.sha256}{encoders.sound.sha256}{trained}".encode()).hexdigest()
     name = f"{encoders.picture.name}+{encoders.sound.name}"
     return EventModel(
         name=f"{name}+learned-{trained[:8]}" if trained else name,
-        sha256=digest,
+        sha256=model_digest(encoders, learned),
         calibrated=calibrations.trained,
         note=None if calibrations.trained else UNCALIBRATED,
     )

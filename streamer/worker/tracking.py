@@ -13,6 +13,7 @@ from streamer.budgets import Budgets
 from streamer.events import Event, EventModel, event_of, latency_of
 from streamer.metrics import Metrics
 from streamer.prompt_table import TrackedPrompts
+from streamer.prompts import Marked
 from streamer.settings import Settings
 from streamer.system import SystemWatch
 from streamer.track import TrackOptions, WindowScores, advance, attach, finish, known
@@ -99,6 +100,7 @@ class Tracking:
         self._align = align
         self._models = {False: model, True: model.model_copy(update={"calibrated": True, "note": None})}
         self._trained: frozenset[str] = frozenset()
+        self._marked: Mapping[str, Marked] = {}
         self._snapshot_key = snapshot_key
         self._watching = watching
         self._metrics = metrics
@@ -198,7 +200,7 @@ class Tracking:
             What it comes to, by partition.
         """
         outcomes: dict[int, Outcome] = {}
-        self._trained = prompts.trained
+        self._trained, self._marked = prompts.trained, prompts.marked
         left = list(ended)
         for row, window in enumerate(tokens.windows):
             states = self._states.get(window.partition)
@@ -225,7 +227,7 @@ class Tracking:
 
     def finish(self, ended: Sequence[Ended], prompts: PromptSet, outcomes: dict[int, Outcome]) -> None:
         """Close what is open on streams whose session ended, into ``outcomes``."""
-        self._trained = prompts.trained
+        self._trained, self._marked = prompts.trained, prompts.marked
         for end in ended:
             outcomes.setdefault(end.partition, Outcome()).events += self._finish(end, prompts)
 
@@ -315,11 +317,20 @@ class Tracking:
                 outcome.sketches[change.id] = sketch
         outcome.events.append(self._document(change, stages, capture_to_event_s))
 
+    def _model(self, prompt_id: str) -> EventModel:
+        """What judged a prompt, and what to keep in mind of it."""
+        model, marked = self._models[prompt_id in self._trained], self._marked.get(prompt_id)
+        if marked is None:
+            return model
+        note = f"its own curve follows {marked.right} events marked right and {marked.wrong} marked wrong"
+        is_calibrated = model.calibrated or bool(marked.right and marked.wrong)
+        return model.model_copy(update={"calibrated": is_calibrated, "note": note})
+
     def _document(self, change: Transition, stages: Mapping[str, float], capture_to_event_s: float) -> Event:
         event = event_of(
             change,
             stream_labels=self._settings.stream(change.stream).labels,
-            model=self._models[change.prompt.id in self._trained],
+            model=self._model(change.prompt.id),
             latency=latency_of(capture_to_event_s, stages),
             snapshot=self._snapshot_key(change.id) if change.media is not None else None,
         )

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from models.calibrate import NORMALISED_PRIOR
+from models.calibrate import NORMALISED_PRIOR, probability_of
 from models.normalise import Normaliser, Ordinary
 from streamer.evaluate.again import score_again, stored_chunks
 from streamer.events import Event
+from streamer.feedback import Feedback
 from streamer.live import LiveBoard
 from streamer.prompts import parse_prompt
 from streamer.stages import open_stages
@@ -102,3 +104,38 @@ def test_a_budget_is_kept_over_a_restart_and_told_by_why(
     assert why == "what would have given 10 alerts a day over 0.1 days"
     told = explain(board, site.prompts.list(), "yard", "red", (), START_US)
     assert (told["threshold"], told["threshold_why"]) == (pytest.approx(0.05), why)
+
+
+def test_a_mark_moves_confidences_within_seconds_and_events_say_so(broker: str, redis_url: str, tmp_path: Path) -> None:
+    chunks = chunks_of(make_film(tmp_path / "red.mp4", [("red", 30.0)]), "yard")
+    site = Site(broker, redis_url, tmp_path)
+    site.prompts.add({"id": "red", "text": "red", "modality": "video", "cooldown": "0s"})
+    feedback = Feedback(site.redis, site.prefix)
+    stages = open_stages(site.settings, colour_encoders())
+    rest = iter(chunks[6:])
+
+    def later(version: int) -> list[Event]:
+        site.send([next(rest)])
+        return [one for one in site.events() if one.prompt.version == version]
+
+    with site.worker():
+        site.send(chunks[:6])
+        event = until(site.events, "an event")[0]
+        marked = feedback.mark(event.id, is_right=False, now_us=START_US)
+        opened = until(lambda: later(marked.version), "one by the new curve", poll_s=0.2)[0]
+        unmarked = feedback.reset("red")
+        plain = until(lambda: later(unmarked.version), "one by the common curve", poll_s=0.2)[0]
+    assert marked.marked is not None
+    assert marked.marked.seen is not None
+    scale, shift = marked.marked.seen
+    assert shift < 0
+    for one, curve in ((event, (1.0, 0.0)), (opened, (scale, shift)), (plain, (1.0, 0.0))):
+        told = one.evidence
+        assert told is not None
+        assert told.seen_raw is not None
+        logits = np.array([curve[0] * (told.seen_raw - told.seen_usual) + curve[1]], np.float32)
+        assert told.seen == pytest.approx(float(probability_of(logits)[0]), abs=EXACT)
+    assert opened.model.note == "its own curve follows 0 events marked right and 1 marked wrong"
+    again = score_again(stages, opened, stored_chunks(site.settings, opened), marked)
+    assert opened.evidence is not None
+    assert again.confidence == pytest.approx(opened.evidence.confidence, abs=EXACT)
