@@ -9,15 +9,15 @@ _MOST = 127  # of a signed byte
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Eighths:
-    """Vectors in eight bits: for products that may err a little.
+    """Vectors of about equal spread in eight bits: for products that may err a little.
 
     Attributes:
         values: int8 ``(N, D)``.
-        scale: float32 ``(N,)``: a vector is about its values times this.
+        scale: A vector is about its values times this. One for all, so that whole sums compare.
     """
 
     values: torch.Tensor
-    scale: torch.Tensor
+    scale: float
 
     def __len__(self) -> int:
         return len(self.values)
@@ -25,28 +25,18 @@ class Eighths:
     @classmethod
     def of_vectors(cls, vectors: torch.Tensor) -> "Eighths":
         """Round float32 ``(N, D)``."""
-        scale = vectors.abs().amax(1).clamp_min(1e-12) / _MOST
-        return cls((vectors / scale[:, None]).round().to(torch.int8), scale)
-
-    @classmethod
-    def alike(cls, vectors: torch.Tensor) -> "Eighths":
-        """Round float32 ``(N, D)`` of about equal spread with one scale for all: whole sums compare."""
-        scale = vectors.abs().amax().clamp_min(1e-12) / _MOST
-        return cls((vectors / scale).round_().to(torch.int8), scale.expand(len(vectors)))
+        scale = max(float(vectors.abs().amax()), 1e-12) / _MOST if len(vectors) else 1.0
+        return cls((vectors / scale).round_().to(torch.int8), scale)
 
     def of(self, rows: torch.Tensor) -> "Eighths":
         """Some of them, by int64 ``(R,)``."""
         # Whole rows are copied at once: indexing would go byte by byte.
-        return Eighths(self.values.index_select(0, rows), self.scale.index_select(0, rows))
-
-    def and_also(self, other: "Eighths") -> "Eighths":
-        """These, then others."""
-        return Eighths(torch.cat((self.values, other.values)), torch.cat((self.scale, other.scale)))
+        return Eighths(self.values.index_select(0, rows), self.scale)
 
     def times(self, other: "Eighths") -> torch.Tensor:
         """Products of each with each of ``K`` others: float32 ``(N, K)``."""
         products = torch._int_mm(self.values, other.values.T)  # there is no public one for eight bits
-        return products.float().mul_(self.scale[:, None]).mul_(other.scale)
+        return products.float().mul_(self.scale * other.scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -225,7 +225,7 @@ def _evidence(evidence: Evidence | None) -> EventEvidence | None:
     return EventEvidence(
         region=evidence.region,
         frame_time=None if evidence.frame_time_us is None else to_rfc3339(evidence.frame_time_us),
-        attention=tuple(tuple(_rounded(cell) for cell in row) for row in evidence.attention),
+        attention=evidence.attention,
         window_start=None if evidence.window_us is None else to_rfc3339(evidence.window_us[0]),
         window_end=None if evidence.window_us is None else to_rfc3339(evidence.window_us[1]),
         since=None if evidence.since_us is None else to_rfc3339(evidence.since_us),

@@ -1,7 +1,7 @@
 """What the tracker remembers of a stream, and how that is written down for whoever takes over."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -73,8 +73,14 @@ class StreamState:
 
 
 def to_document(state: StreamState) -> dict[str, Any]:
-    """The state as JSON can hold it."""
-    return {"version": VERSION, **asdict(state)}
+    """The state as JSON can hold it. Tuples are not copied: of a busy stream this is made with every commit."""
+    return {"version": VERSION, **_plain(state)}
+
+
+def _plain(value: Any) -> Any:
+    if (names := _FIELDS.get(type(value))) is not None:
+        return {name: _plain(getattr(value, name)) for name in names}
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
 def from_document(document: Mapping[str, Any], stream: str) -> StreamState:
@@ -101,3 +107,7 @@ def from_document(document: Mapping[str, Any], stream: str) -> StreamState:
 
 
 _ADAPTER: Final = TypeAdapter(StreamState)
+_FIELDS: Final = {
+    kind: tuple(field.name for field in fields(kind))
+    for kind in (StreamState, PromptState, Run, PromptNote, Evidence, Position)
+}
