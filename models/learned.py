@@ -152,6 +152,12 @@ class LearnedSense:
         """What it was trained for."""
         return self.gate.kinds
 
+    @property
+    def asking(self) -> Tensor:
+        """What each kind is asked for with, its first phrasing: ``(K, Q)``."""
+        first = [int((self.gate.kind == number).nonzero()[0]) for number in range(len(self.kinds))]
+        return self.gate.texts[first]
+
     def route(self, vectors: Tensor) -> Tensor:
         """See `Gate.route`."""
         return self.gate.route(vectors)

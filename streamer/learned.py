@@ -24,17 +24,21 @@ STILL_LOGIT = -3.0  # of an event that is all movement, where too little is seen
 class Part:
     """The prompts that one trained sense answers.
 
+    A prompt's text says which kinds it means; each kind is asked for in its own first words, once for all prompts.
+
     Attributes:
         sense: The sense.
         rows: int64 ``(R,)``, their columns, ascending.
         shares: float32 ``(R,)``, 0 to 1, how much of each one's score is learned.
-        queries: float32 ``(R, Q)``, where the sense computes.
-        curves: float32 ``(R, 2)``, how each one's logits are calibrated; there, too.
+        kinds: float32 ``(R, K)``, of which kinds that is, rows summing to 1; where the sense computes.
+        queries: float32 ``(K, Q)``, the kinds that are asked for; there, too.
+        curves: float32 ``(K, 2)``, how their logits are calibrated; there, too.
     """
 
     sense: LearnedSense
     rows: Tensor
     shares: Tensor
+    kinds: Tensor
     queries: Tensor
     curves: Tensor
 
@@ -43,17 +47,22 @@ class Part:
         """None where no prompt takes part."""
         if sense is None or not len(queries):
             return None
-        shares = sense.route(queries.vectors).sum(1)
+        routes = sense.route(queries.vectors)
+        shares = routes.sum(1)
         rows = shares.nonzero().squeeze(1)
         if not len(rows):
             return None
-        mine = queries.vectors[rows].to(sense.device)
-        return cls(sense, rows, shares[rows], mine, sense.curves_of(mine))
+        asked = routes.amax(0).nonzero().squeeze(1)
+        kinds = (routes[rows][:, asked] / shares[rows, None]).to(sense.device)
+        asked = asked.to(sense.device)
+        return cls(sense, rows, shares[rows], kinds, sense.asking[asked], sense.curves[asked])
 
     def logits(self, tokens: Tensor, whole: Tensor, which: slice = slice(None)) -> Tensor:
         """Calibrated logits of its prompts, or of some: ``(N, S, D)`` and ``(N, D)`` to ``(N, R)``."""
         device = self.sense.device
-        return self.sense.calibrated(tokens.to(device), whole.to(device), self.queries[which], self.curves[which])
+        return (
+            self.sense.calibrated(tokens.to(device), whole.to(device), self.queries, self.curves) @ self.kinds[which].T
+        )
 
     def attention(self, weights: Tensor, tokens: Tensor, column: int, allowed: Tensor | None) -> Tensor:
         """Where a prompt looks in a frame, mixed as its score is.
@@ -70,7 +79,8 @@ class Part:
         row = int(place[0, 0])
         kept = slice(None) if allowed is None else allowed.to(tokens.device)
         learned = torch.zeros_like(weights)
-        learned[kept] = self.sense.attention(tokens[kept], self.queries[row].to(tokens.device))
+        query = self.queries[int(self.kinds[row].argmax())]
+        learned[kept] = self.sense.attention(tokens[kept], query.to(tokens.device))
         return torch.lerp(weights, learned, float(self.shares[row]))
 
 
@@ -110,15 +120,12 @@ def of_frames(scores: Tensor, block: Fresh, part: Part, curve: Calibration, allo
         allowed: bool ``(P, S)``, where each prompt may look; None: everywhere.
     """
     device = scores.device
-    if allowed is None or bool(allowed[part.rows].all()):
-        logits = part.logits(block.tokens, block.whole)
-    else:
-        columns = []
-        for number, row in enumerate(part.rows.tolist()):
-            tokens = block.tokens[:, allowed[row].to(device)]
+    logits = part.logits(block.tokens, block.whole)
+    if allowed is not None:
+        for number in (~allowed[part.rows].all(1)).nonzero().flatten().tolist():
+            tokens = block.tokens[:, allowed[part.rows[number]].to(device)]
             whole = functional.normalize(tokens.sum(1), dim=-1)
-            columns.append(part.logits(tokens, whole, slice(number, number + 1)))
-        logits = torch.cat(columns, 1)
+            logits[:, number] = part.logits(tokens, whole, slice(number, number + 1))[:, 0]
     return blend(scores, score_units(logits, curve), part.shares.to(device), part.rows.to(device))
 
 
