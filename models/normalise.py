@@ -18,7 +18,7 @@ from models.integrity import load_safetensors, verify
 from models.queries import Queries
 
 BANK = Path(__file__).parent / "weights" / "ordinary.safetensors"
-BANK_SHA256 = "80e05595867f8ef05a68e6407aa2cd64abf8ffa1f3adddce11e13e26f42d18ef"
+BANK_SHA256 = "fd6d3ee19acc2b308e9cee6db29caf450e0cb70a3eb8701371fc251628193d4a"
 
 # Where a typical prompt lies already, so that a score stays about what it was.
 SEEN_MEAN, SEEN_SPREAD = 0.36, 0.04
@@ -64,6 +64,7 @@ class Ordinary:
         mean: Of a typical prompt's scores.
         spread: Of a typical prompt's scores.
         floor: Added to every spread.
+        features: float32 ``(N, F)``, what the wholes were made from; None where the encoder gives none.
     """
 
     tokens: torch.Tensor
@@ -71,6 +72,7 @@ class Ordinary:
     mean: float
     spread: float
     floor: float
+    features: torch.Tensor | None = None
 
     @torch.inference_mode()
     def scaling(self, vectors: torch.Tensor) -> Scaling:
@@ -130,7 +132,8 @@ def load_normaliser(encoders: Encoders) -> Normaliser:
     bank = load_safetensors(BANK)
     seen = heard = None
     if _fits(bank["seen_of"], encoders.picture.sha256):
-        seen = Ordinary(_unit(bank["seen_tokens"]), _unit(bank["seen_whole"]), SEEN_MEAN, SEEN_SPREAD, SEEN_FLOOR)
+        tokens, whole, features = _unit(bank["seen_tokens"]), _unit(bank["seen_whole"]), bank["seen_features"].float()
+        seen = Ordinary(tokens, whole, SEEN_MEAN, SEEN_SPREAD, SEEN_FLOOR, features)
     if _fits(bank["heard_of"], encoders.sound.sha256):
         names = _unit(bank["heard_whole"])
         heard = Ordinary(names[:, None], names, HEARD_MEAN, HEARD_SPREAD, 0.0)

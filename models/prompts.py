@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from models.encoders import Encoders, TextEncoder
 from models.queries import Queries
+
+if TYPE_CHECKING:
+    from models.prototypes import Looks
 
 Modality = Literal["video", "audio", "any", "both"]
 
@@ -54,11 +57,13 @@ class PromptEmbeddings:
         picture: Against `PictureTokens`, all ``P`` of them.
         sound: Against `SoundTokens`, all ``P`` of them.
         modality: ``(P,)`` of `Modality`, for `fuse`.
+        looks: Of those with examples, what frames are compared with besides; None: there is none.
     """
 
     picture: Queries
     sound: Queries
     modality: NDArray[np.str_]
+    looks: "Looks | None" = None
 
 
 def embed_prompts(

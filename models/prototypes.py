@@ -1,12 +1,14 @@
-"""A prompt's query drawn towards examples: a few pictures, clips or sounds of what is meant.
+"""A prompt drawn towards examples: a few pictures, clips or sounds of what is meant.
 
 Examples say what text does not: which smoke, what kind of crowd. Their mean, counted from ordinary footage, becomes
-part of the query, so a prompt with examples costs no more than one without, and is normalised, bounded and shown like
-any other. Text keeps the larger say where it scores the examples high already and they differ much among themselves:
-their mean is then of nothing in particular.
+part of the query, so that it is normalised, bounded and shown like any other. Text keeps the larger say where it scores
+the examples high already and they differ much among themselves: their mean is then of nothing in particular.
+
+Of pictures much is lost when a frame is put in the words of a thousand classes. So they are also compared with the
+examples by the features behind those words: in how a frame departs from ordinary ones it is like them or not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch.nn.functional import normalize
 
 from models.aligner import Aligner
 from models.encoders import PictureEncoder, SoundEncoder
-from models.normalise import Ordinary
+from models.normalise import SEEN_MEAN, Ordinary
 from models.queries import Queries
 
 MAX_EXAMPLES = 16
@@ -26,6 +28,12 @@ _STRETCH_S, _SAMPLE_RATE_HZ = 2.0, 16_000
 # Set on eleven kinds of event.
 TRUST_TEXT = 0.5
 STEEPNESS = 8
+# Of a frame's score that likeness to the examples makes up. Set on `train`: the best of five for each kind of event by
+# the others.
+LOOKS_SHARE = 0.9
+LOOKS_GAIN = 0.06  # score for each of ordinary frames' deviations that a frame is more like the examples than they are
+LOOKS_FLOOR = 0.02  # added to that deviation
+_EVENNESS = 0.3  # added to each feature's deviation, of their mean: rare ones would be all that counts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,17 +43,20 @@ class Example:
     Attributes:
         tokens: float32 ``(N, S, D)``, of its frames or stretches of sound.
         whole: float32 ``(N, D)``.
+        features: float32 ``(N, F)``, what the whole was made from; None: the encoder gives none.
     """
 
     tokens: torch.Tensor
     whole: torch.Tensor
+    features: torch.Tensor | None = None
 
 
 def pictures_of(pixels: NDArray[np.uint8], encoder: PictureEncoder) -> Example:
     """Encode frames, uint8 ``(N, H, W, 3)``."""
     parts = [encoder.encode(pixels[start : start + _AT_ONCE]) for start in range(0, len(pixels), _AT_ONCE)]
     cells, whole = torch.cat([part.cells for part in parts]), torch.cat([part.whole for part in parts])
-    return Example(cells.float().cpu(), whole.float().cpu())
+    given = [part.features for part in parts if part.features is not None]
+    return Example(cells.float().cpu(), whole.float().cpu(), torch.cat(given).float().cpu() if given else None)
 
 
 def sound_of(samples: NDArray[np.float32], encoder: SoundEncoder) -> Example:
@@ -90,6 +101,73 @@ def draw_towards(text: torch.Tensor, examples: Sequence[Example], ordinary: Ordi
     own = by_text.amin().clamp_min(0) / _spread(text, ordinary) + 1e-3
     theirs = share * by_others.amin().clamp_min(0) / _spread(mean, ordinary)
     return normalize(own * text + theirs * mean, dim=0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Looks:
+    """How much frames look like the examples of ``R`` prompts.
+
+    Attributes:
+        rows: int64 ``(R,)``, the prompts' columns, ascending.
+        directions: float32 ``(R, F)``, unit length: how examples depart from ordinary frames.
+        centre: float32 ``(F,)``, of ordinary frames.
+        spread: float32 ``(F,)``, likewise.
+        mean: float32 ``(R,)``, how much ordinary frames look like the examples.
+        deviation: float32 ``(R,)``, and by how much that varies.
+    """
+
+    rows: torch.Tensor
+    directions: torch.Tensor
+    centre: torch.Tensor
+    spread: torch.Tensor
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    @classmethod
+    def of(cls, drawn: Mapping[int, bytes], ordinary: Ordinary | None) -> "Looks | None":
+        """Of prompts by row, as `pack` wrote each one's `looks_of`; None where there is none that fits."""
+        if ordinary is None or ordinary.features is None:
+            return None
+        dim = ordinary.features.shape[1]
+        fit = {row: packed for row, packed in sorted(drawn.items()) if len(packed) == dim}
+        if not fit:
+            return None
+        given = np.stack([np.frombuffer(packed, np.int8) for packed in fit.values()]).astype(np.float32)
+        directions = normalize(torch.from_numpy(given), dim=1)
+        centre, spread = _usual_features(ordinary.features)
+        usual = _departure(ordinary.features, centre, spread) @ directions.T
+        deviation = usual.std(0) + LOOKS_FLOOR
+        return cls(torch.tensor(list(fit)), directions, centre, spread, usual.mean(0), deviation)
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """Features of frames, float32 ``(N, F)``, to normalised scores ``(N, R)``, on the features' device."""
+        place = features.device
+        apart = _departure(features.float(), self.centre.to(place), self.spread.to(place))
+        likeness = apart @ self.directions.to(place).T
+        return SEEN_MEAN + LOOKS_GAIN * (likeness - self.mean.to(place)) / self.deviation.to(place)
+
+
+def looks_of(examples: Sequence[Example], ordinary: Ordinary) -> torch.Tensor | None:
+    """How examples depart from ordinary frames, float32 ``(F,)``, unit length; None: there are no features."""
+    if ordinary.features is None:
+        return None
+    centre, spread = _usual_features(ordinary.features)
+    each = [
+        _departure(example.features, centre, spread).mean(0) for example in examples if example.features is not None
+    ]
+    return normalize(torch.stack(each).mean(0), dim=0) if each else None
+
+
+def _usual_features(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and spread of ordinary frames' features: ``(F,)`` each."""
+    rooted = features.clamp_min(0).sqrt()
+    spread = rooted.std(0)
+    return rooted.mean(0), spread + _EVENNESS * spread.mean()
+
+
+def _departure(features: torch.Tensor, centre: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """How frames depart from ordinary ones: ``(N, F)``, unit length. Roots: a few features are very large."""
+    return normalize((features.clamp_min(0).sqrt() - centre) / spread, dim=-1)
 
 
 def _beyond_ordinary(queries: Sequence[torch.Tensor], examples: Sequence[Example], ordinary: Ordinary) -> torch.Tensor:

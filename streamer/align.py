@@ -15,13 +15,14 @@ from models.aligner import Aligner
 from models.calibrate import Calibration, Calibrations, fuse, logit_of, probability_of
 from models.encoders import Encoders, TextEncoder
 from models.languages.multilingual import doubt_about
-from models.learned import Learned
+from models.learned import Learned, blend
 from models.normalise import Normaliser, Scales, Scaling
 from models.prompts import PromptEmbeddings, PromptText, embed_prompts, with_queries
+from models.prototypes import LOOKS_SHARE, Looks
 from streamer.learned import Parts, of_frames, of_motions, of_sounds, place_of_motion
 from streamer.masks import rasterise
 from streamer.prompt_table import PromptTable, TrackedPrompts
-from streamer.prompts import Marked, Prompt
+from streamer.prompts import Drawn, Marked, Prompt
 from streamer.types import Alignment, Encoded, Evidence, Fresh, Polygon, Tokens
 
 EXIT_RATIO = 0.8  # from this share of its threshold on a confidence can hold an event open, and is exact
@@ -52,7 +53,7 @@ class PromptSet:
         parts: Which of them the trained senses answer, too.
         trained: Ids of those that a trained sense has most of the say about.
         marked: What marks of events came to, of those prompts that follow any, by id.
-        bridge_shares: By ``seen`` and ``heard`` float32 ``(P,)``: how much of each score no trained sense had a say in.
+        bridge_shares: By ``seen`` and ``heard`` float32 ``(P,)``: how much of each score text has a say in.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class PromptSet:
         self.allowed_cells = allowed_cells
         self.parts = parts or Parts.of(None, embeddings)
         self.trained = frozenset(prompts[column].id for column in self.parts.columns())
-        self.bridge_shares = _bridge_shares(self.parts, len(prompts))
+        self.bridge_shares = _bridge_shares(self.parts, embeddings.looks, len(prompts))
         self.marked = {prompt.id: prompt.marked for prompt in prompts if prompt.marked is not None}
         self._own = _own_curves(prompts, self.marked)
         lowest, modality = exit_ratio * self.table.lowest, embeddings.modality
@@ -85,6 +86,8 @@ class PromptSet:
         self.heard_floors = self.heard_scaling.back(
             _floors(calibrations.heard, lowest, modality, self._own["heard"], deaf_to="video")
         )
+        if embeddings.looks is not None:  # an estimate would not do: it is only a part of the score
+            self.seen_floors[embeddings.looks.rows] = float("-inf")
         self._views: dict[str, tuple[Mapping[str, str], TrackedPrompts]] = {}
 
     def judge(self, seen_raw: NDArray[np.float32], heard_raw: NDArray[np.float32]) -> Judged:
@@ -134,6 +137,7 @@ class PromptEmbedder:
     ) -> None:
         self._learned = learned
         normaliser = normaliser or Normaliser()
+        self._seen_bank = normaliser.seen
         self._scales = Scales(normaliser.seen), Scales(normaliser.heard)
         self._picture_text = _Remembering(encoders.picture_text)
         shares_text = encoders.sound_text is encoders.picture_text
@@ -158,22 +162,33 @@ class PromptEmbedder:
         parts = Parts.of(self._learned, embeddings)
         return PromptSet(generation, prompts, drawn, allowed, self._calibrations, self._exit_ratio, scalings, parts)
 
-    def _drawn(self, prompts: Sequence[Prompt], embeddings: PromptEmbeddings) -> PromptEmbeddings:
-        """The queries of prompts with examples of these very encoders replaced. What was trained goes by text alone."""
+    def _with_examples(self, prompts: Sequence[Prompt]) -> dict[int, Drawn]:
+        """By row the examples of prompts that these very encoders drew."""
         mark = self._encoders.picture.sha256[:8] + self._encoders.sound.sha256[:8]
-        fit = {
+        return {
             row: prompt.examples
             for row, prompt in enumerate(prompts)
             if prompt.examples is not None and prompt.examples.of == mark
         }
+
+    def _drawn(self, prompts: Sequence[Prompt], embeddings: PromptEmbeddings) -> PromptEmbeddings:
+        """The queries of prompts with examples of these very encoders replaced. What was trained goes by text alone."""
+        fit = self._with_examples(prompts)
         if not fit:
             return embeddings
         seen = {row: base64.b64decode(kept.seen) for row, kept in fit.items() if kept.seen is not None}
         heard = {row: base64.b64decode(kept.heard) for row, kept in fit.items() if kept.heard is not None}
+        # It is known of whole frames alone, so a region goes without.
+        looks = {
+            row: base64.b64decode(kept.looks)
+            for row, kept in fit.items()
+            if kept.looks is not None and prompts[row].region is None
+        }
         return replace(
             embeddings,
             picture=with_queries(embeddings.picture, seen),
             sound=with_queries(embeddings.sound, heard),
+            looks=Looks.of(looks, self._seen_bank),
         )
 
     def doubts(self, prompts: Sequence[Prompt]) -> dict[str, str]:
@@ -301,7 +316,7 @@ class AlignStage:
         queries = prompts.embeddings.picture.to(block.tokens.device)
         floors = prompts.seen_floors
         scores = self._aligner.pictures(block.tokens, block.whole, queries, prompts.allowed_cells, floors)
-        scores = prompts.seen_scaling(scores)
+        scores = _of_looks(prompts.seen_scaling(scores), block, prompts.embeddings.looks)
         if prompts.parts.seen is None:
             return scores
         return of_frames(scores, block, prompts.parts.seen, self._calibrations.seen, prompts.allowed_cells)
@@ -313,6 +328,15 @@ class AlignStage:
         if prompts.parts.heard is None:
             return scores
         return of_sounds(scores, block, prompts.parts.heard, self._calibrations.heard)
+
+
+def _of_looks(scores: Tensor, block: Fresh, looks: Looks | None) -> Tensor:
+    """Scores ``(N, P)``, those of prompts with examples mixed with how much each frame looks like them."""
+    features = [item.features for item in block.items if item.features is not None]
+    if looks is None or len(features) != len(block.items):
+        return scores
+    share = torch.full((len(looks.rows),), LOOKS_SHARE, device=scores.device)
+    return blend(scores, looks(torch.stack(features)).to(scores.device), share, looks.rows.to(scores.device))
 
 
 class _Remembering:
@@ -405,11 +429,13 @@ def _own_curves(prompts: Sequence[Prompt], marked: Mapping[str, Marked]) -> dict
     return own
 
 
-def _bridge_shares(parts: Parts, count: int) -> dict[str, NDArray[np.float32]]:
+def _bridge_shares(parts: Parts, looks: Looks | None, count: int) -> dict[str, NDArray[np.float32]]:
     shares = {"seen": np.ones(count, np.float32), "heard": np.ones(count, np.float32)}
     for name, part in (("seen", parts.seen), ("seen", parts.moved), ("heard", parts.heard)):
         if part is not None:
             shares[name][part.rows.numpy()] *= 1 - part.shares.numpy()
+    if looks is not None:
+        shares["seen"][looks.rows.numpy()] *= 1 - LOOKS_SHARE
     return shares
 
 

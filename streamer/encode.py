@@ -223,6 +223,9 @@ class EncodeStage:
         if not items:
             return None
         made = self._encoders.picture.encode(np.stack(pixels))
+        if made.features is not None:
+            for item, features in zip(items, made.features, strict=True):
+                item.features = features
         return _fill(items, made.cells, made.whole)
 
     def _hear(self, samples: list[NDArray[np.float32]], items: list[Encoded]) -> Fresh | None:

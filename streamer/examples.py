@@ -1,7 +1,7 @@
 """Example files of a prompt, decoded as guardedly as any stream, into what its document keeps of them.
 
-A document keeps no picture and no sound, but the query that text and examples come to, in eight bits: 1 kB. It fits the
-encoders that made it, and the text that it was made with.
+A document keeps no picture and no sound, but the query that text and examples come to, and how pictures depart from
+ordinary ones, in eight bits: 3 kB. It fits the encoders that made it, and the text that it was made with.
 """
 
 import base64
@@ -15,7 +15,7 @@ import numpy as np
 from models.encoders import TextEncoder
 from models.normalise import Ordinary
 from models.prompts import PromptText, embed_texts
-from models.prototypes import MAX_EXAMPLES, Example, draw_towards, pack, pictures_of, sound_of
+from models.prototypes import MAX_EXAMPLES, Example, draw_towards, looks_of, pack, pictures_of, sound_of
 from streamer.decode import decode_chunk
 from streamer.errors import ChunkError, PromptError, WatchwordError
 from streamer.evaluate.clips import Clip
@@ -55,11 +55,14 @@ class ExampleReader:
         seen = [picture for picture, _ in read if picture is not None]
         heard = [sound for _, sound in read if sound is not None]
         text = PromptText(prompt.text, prompt.phrasings)
+        is_seen = bool(seen) and prompt.modality != "audio"
+        looks = looks_of(seen, normaliser.seen) if is_seen and normaliser.seen is not None else None
         drawn = Drawn(
             of=encoders_mark(self.stages),
             count=len(files),
             seen=_drawn(text, seen, encoders.picture_text, normaliser.seen) if prompt.modality != "audio" else None,
             heard=_drawn(text, heard, encoders.sound_text, normaliser.heard) if prompt.modality != "video" else None,
+            looks=None if looks is None else base64.b64encode(pack(looks)).decode(),
         )
         if drawn.seen is None and drawn.heard is None:
             raise PromptError(f"the examples hold nothing that a prompt of modality {prompt.modality} looks at")

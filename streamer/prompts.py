@@ -201,6 +201,7 @@ class Drawn(BaseModel):
         count: Examples there were.
         seen: The query for pictures, signed bytes in base64; None: the examples showed nothing.
         heard: Likewise for sound.
+        looks: How the examples depart from ordinary pictures, likewise; None: nothing was shown, or it cannot be told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -209,6 +210,7 @@ class Drawn(BaseModel):
     count: Annotated[int, Field(strict=True, ge=1, le=16)]
     seen: Packed | None = None
     heard: Packed | None = None
+    looks: Packed | None = None
 
 
 Curve = Annotated[tuple[Finite, Finite], AfterValidator(_rising)]

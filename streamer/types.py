@@ -151,15 +151,18 @@ class Encoded:
         encoded_us: Capture time of what was encoded; a still frame that reuses it is younger.
         tokens: float32 ``(S, D)`` cells, or ``(U, D)`` over time; unit length along ``D``.
         whole: float32 ``(D,)``.
+        features: float32 ``(F,)``, of frames what the whole was made from; None where the encoder gives none.
     """
 
-    __slots__ = ("__weakref__", "encoded_us", "tokens", "whole")
+    __slots__ = ("__weakref__", "encoded_us", "features", "tokens", "whole")
 
     tokens: "Tensor"
     whole: "Tensor"
+    features: "Tensor | None"
 
     def __init__(self, encoded_us: int) -> None:
         self.encoded_us = encoded_us
+        self.features = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,6 +19,8 @@ from streamer.examples import MAX_BYTES, ExampleReader
 from streamer.prompts import parse_prompt
 from streamer.settings import load_settings
 from streamer.stages import Stages, open_stages
+from streamer.types import Batch
+from tests.builders import a_window
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +130,31 @@ def test_add_takes_example_files_and_the_store_keeps_what_they_come_to(
     assert added.exit_code == 0, (added.output, added.exception)
     shown = CliRunner().invoke(app, ["show", "a-zebra", "--json"])
     assert json.loads(shown.stdout)["examples"]["count"] == 2
+
+
+def test_frames_are_compared_with_examples_but_not_within_a_region(
+    stages: Stages, drawing: Callable[[str, int], Path]
+) -> None:
+    prompt = ExampleReader(stages).draw(parse_prompt("a zebra"), [drawing("stripes", seed) for seed in range(3)])
+    assert prompt.examples is not None
+    assert prompt.examples.looks is not None
+    half = parse_prompt(prompt.to_document() | {"id": "half", "region": [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]})
+    plain = parse_prompt("a zebra")
+    prompts = stages.embedder().embed(1, [prompt, half, plain])
+    assert prompts.embeddings.looks is not None
+    assert prompts.embeddings.looks.rows.tolist() == [0]
+    assert float(prompts.seen_floors[0]) == float("-inf")
+    assert np.isfinite(prompts.seen_floors[1:].numpy()).all()
+    pixels = np.stack(
+        [cv2.resize(cv2.imread(str(drawing(kind, 9))), (224, 224)).astype(np.uint8) for kind in ("stripes", "noise")]
+    )
+    window = a_window(frames=pixels)
+    tokens = stages.encode(lambda: prompts).encode(Batch((window,), 0.0, (0.0,)))
+    align = stages.align(lambda: prompts)
+    alignment, _ = align.align(tokens)
+    assert alignment.seen[0, 0] > 0.5 > alignment.seen[0, 2]
+    for frame in tokens.frames[0]:  # such as are read from an archive
+        frame.features = None
+    without, _ = stages.align(lambda: prompts).align(tokens)
+    assert without.seen[0, 2] == pytest.approx(alignment.seen[0, 2], abs=1e-5)
+    assert without.seen[0, 0] != pytest.approx(alignment.seen[0, 0], abs=1e-3)

@@ -33,11 +33,15 @@ def is_in_bank(case: Case) -> bool:
     return is_ordinary and hashlib.sha256(case.group.encode()).digest()[0] % 2 == 0
 
 
-def gather(cases: Sequence[Case], cache: TokenCache) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames of ordinary pictures, as many of videos as of photos if there are: ``(N, S, D)`` and ``(N, D)``."""
+def gather(cases: Sequence[Case], cache: TokenCache) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Frames of ordinary pictures, as many of videos as of photos if there are.
+
+    Returns:
+        Tokens ``(N, S, D)``, wholes ``(N, D)`` and features ``(N, F)``.
+    """
     order = np.random.default_rng(0).permutation(len(cases))
     chosen = [cases[place] for place in order if is_in_bank(cases[place])]
-    tokens, whole = [], []
+    tokens, whole, features = [], [], []
     for kind in ("video", "image"):
         count = 0
         for case in (case for case in chosen if case.kind == kind):
@@ -46,9 +50,10 @@ def gather(cases: Sequence[Case], cache: TokenCache) -> tuple[torch.Tensor, torc
             count += len(rows)
             tokens.append(found.tokens[rows])
             whole.append(found.whole[rows])
+            features.append(cache.features(case.path, kind)[rows])
             if count >= FRAMES // 2:
                 break
-    return torch.cat(tokens)[:FRAMES], torch.cat(whole)[:FRAMES]
+    return torch.cat(tokens)[:FRAMES], torch.cat(whole)[:FRAMES], torch.cat(features)[:FRAMES]
 
 
 def round_to_bytes(vectors: torch.Tensor) -> torch.Tensor:
@@ -65,10 +70,11 @@ def sound_names() -> torch.Tensor:
 
 def main(manifest: Path, root: Path, out: Path, encoders: Encoders, folder: Path) -> None:
     """Write the bank, print its digest and what a typical prompt's mean and spread are."""
-    tokens, whole = gather(read_cases(manifest), TokenCache(root, folder, encoders))
+    tokens, whole, features = gather(read_cases(manifest), TokenCache(root, folder, encoders))
     bank = {
         "seen_tokens": round_to_bytes(tokens),
         "seen_whole": round_to_bytes(whole),
+        "seen_features": features.half(),
         "seen_of": digest_of(encoders.picture.sha256),
         "heard_whole": round_to_bytes(sound_names()),
         "heard_of": digest_of(encoders.sound.sha256),

@@ -16,6 +16,8 @@ from models.errors import ModelError
 from models.evaluate.media import read_frames, read_picture, read_sound
 from models.prototypes import pictures_of, sound_of
 
+RATE_HZ = 4.0  # frames a second of video
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -89,7 +91,7 @@ class TokenCache:
         rate_hz: Frames a second of video.
     """
 
-    def __init__(self, root: Path, folder: Path, encoders: Encoders, rate_hz: float = 4.0) -> None:
+    def __init__(self, root: Path, folder: Path, encoders: Encoders, rate_hz: float = RATE_HZ) -> None:
         self._root = root
         self._encoders = encoders
         self._rate_hz = rate_hz
@@ -110,6 +112,27 @@ class TokenCache:
             tokens, whole = arrays["tokens"].astype(np.float32), arrays["whole"].astype(np.float32)
         return CaseTokens(torch.from_numpy(tokens), torch.from_numpy(whole))
 
+    def features(self, path: str, kind: str) -> torch.Tensor:
+        """What the wholes of a file's frames were made from: float32 ``(N, F)``.
+
+        Raises:
+            ModelError: The encoder gives none.
+        """
+        name = hashlib.sha256(f"{kind} {path}".encode()).hexdigest()[:24]
+        kept = self._folder / f"{name}.features.npy"
+        if not kept.exists():
+            features = pictures_of(self._pixels(self._root / path, kind), self._encoders.picture).features
+            if features is None:
+                raise ModelError(f"the picture encoder {self._encoders.picture.name} gives no features")
+            draft = kept.with_suffix(f".{os.getpid()}.npy")
+            np.save(draft, features.numpy().astype(np.float16))
+            draft.replace(kept)
+        return torch.from_numpy(np.load(kept).astype(np.float32))
+
+    def _pixels(self, path: Path, kind: str) -> NDArray[np.uint8]:
+        side_px = self._encoders.picture.size
+        return read_picture(path, side_px) if kind == "image" else read_frames(path, side_px, self._rate_hz)
+
     def all_of(self, cases: Sequence[Case], progress: Callable[[str], None] = lambda _: None) -> list[CaseTokens]:
         """Tokens of each."""
         found = []
@@ -122,7 +145,5 @@ class TokenCache:
         if kind == "audio":
             found = sound_of(read_sound(path), self._encoders.sound)
         else:
-            side_px = self._encoders.picture.size
-            pixels = read_picture(path, side_px) if kind == "image" else read_frames(path, side_px, self._rate_hz)
-            found = pictures_of(pixels, self._encoders.picture)
+            found = pictures_of(self._pixels(path, kind), self._encoders.picture)
         return found.tokens.numpy(), found.whole.numpy()
