@@ -1,5 +1,7 @@
 """The tree of errors, sorted by what the caller does about them."""
 
+from collections.abc import Sequence
+
 from models.errors import ContractError, ModelError, WatchwordError
 
 __all__ = [
@@ -7,7 +9,10 @@ __all__ = [
     "ContractError",
     "FencedError",
     "ModelError",
+    "PromptChangedError",
     "PromptError",
+    "PromptExistsError",
+    "PromptMissingError",
     "SettingsError",
     "SourceError",
     "UnavailableError",
@@ -25,7 +30,27 @@ class UsageError(WatchwordError):
 
 
 class PromptError(WatchwordError):
-    """A prompt document was refused; the version before it stays in force."""
+    """A prompt document was refused; the version before it stays in force.
+
+    Attributes:
+        problems: One sentence for each key that was refused, where the message is about keys.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class PromptMissingError(PromptError):
+    """There is no such prompt."""
+
+
+class PromptExistsError(PromptError):
+    """The id is in use."""
+
+
+class PromptChangedError(PromptError):
+    """It is at another version than the caller thought: look at it again."""
 
 
 class SourceError(WatchwordError):

@@ -57,6 +57,12 @@ class EventLog:
             newest: Any = self._redis.xrevrange(self._key, count=1)
         return newest[0][0].decode() if newest else START
 
+    def first_id(self) -> str:
+        """Id of the oldest entry that is still there; `START` where there is none."""
+        with reaching(self._redis):
+            oldest: Any = self._redis.xrange(self._key, count=1)
+        return oldest[0][0].decode() if oldest else START
+
     def read(self, last_id: str, block_s: float = 0.0, count: int = PAGE) -> tuple[str, list[Entry]]:
         """What follows an entry; waits for the first up to ``block_s``, at most half the client's time-out.
 
@@ -141,12 +147,19 @@ class EventLog:
             place += len(ids)
             found += [
                 event
-                for event in self._latest([event_id.decode() for event_id in ids])
+                for event in self.latest([event_id.decode() for event_id in ids])
                 if (prompt is None or event.prompt.id == prompt) and (state is None or event.state == state)
             ]
         return found[:limit]
 
-    def _latest(self, event_ids: Sequence[str]) -> list[Event]:
+    def snapshot(self, event_id: str) -> bytes | None:
+        """An event's picture, JPEG; None: it has none, or it was forgotten."""
+        with reaching(self._redis):
+            jpeg: Any = self._redis.get(f"{self._prefix}snapshot:{event_id}")
+        return jpeg if isinstance(jpeg, bytes) else None
+
+    def latest(self, event_ids: Sequence[str]) -> list[Event]:
+        """The latest states of some events, in their order, without those that are gone."""
         pipeline = self._redis.pipeline(transaction=False)
         for event_id in event_ids:
             pipeline.hget(f"{self._prefix}event:{event_id}", "event")

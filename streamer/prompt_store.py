@@ -16,7 +16,13 @@ from typing import Any
 
 from redis import Redis
 
-from streamer.errors import PromptError, UnavailableError
+from streamer.errors import (
+    PromptChangedError,
+    PromptError,
+    PromptExistsError,
+    PromptMissingError,
+    UnavailableError,
+)
 from streamer.prompts import Prompt, parse_prompt, slug
 from streamer.redis_client import reaching
 
@@ -124,7 +130,8 @@ class PromptStore:
             document: See `parse_prompt`; ``version`` in it is ignored. An id made from the text avoids those in use.
 
         Raises:
-            PromptError: It is refused, or its id is in use.
+            PromptError: It is refused.
+            PromptExistsError: Its id is in use.
         """
         for _ in range(MAX_ATTEMPTS):
             prompt = parse_prompt(document, self.ids())
@@ -132,7 +139,7 @@ class PromptStore:
             if versions:
                 return _versioned(prompt, versions[0])
             if isinstance(document, Mapping) and document.get("id") is not None:
-                raise PromptError(f"prompt {prompt.id!r} exists already; update it, or choose another id")
+                raise PromptExistsError(f"prompt {prompt.id!r} exists already; update it, or choose another id")
         raise _contended("the new prompt")
 
     def update(self, prompt_id: str, changes: Document, *, expected_version: int | None = None) -> Prompt:
@@ -148,17 +155,16 @@ class PromptStore:
             The prompt with its new version, or as it was when nothing would change.
 
         Raises:
-            PromptError: There is no such prompt, its version is another, or the result is refused.
+            PromptMissingError: There is no such prompt.
+            PromptChangedError: Its version is another.
+            PromptError: The result is refused.
         """
         if expected_version is None:
             expected_version = changes.get("version")
         for _ in range(MAX_ATTEMPTS):
             raw, old = self._read(prompt_id)
             if expected_version is not None and old.version != expected_version:
-                raise PromptError(
-                    f"prompt {prompt_id!r} is at version {old.version}, not {expected_version}: it was changed "
-                    "meanwhile; look at it again and repeat the update"
-                )
+                raise _moved_on(prompt_id, old.version, expected_version)
             new = _changed(old, changes)
             if _body(new) == _body(old):
                 return old
@@ -167,11 +173,16 @@ class PromptStore:
                 return _versioned(new, versions[0])
         raise _contended(f"prompt {prompt_id!r}")
 
-    def remove(self, *prompt_ids: str) -> None:
+    def remove(self, *prompt_ids: str, expected_version: int | None = None) -> None:
         """Remove prompts, all or none. Also damaged ones.
 
+        Args:
+            prompt_ids: Which.
+            expected_version: Refuse when one was changed since this version.
+
         Raises:
-            PromptError: One is not there.
+            PromptMissingError: One is not there.
+            PromptChangedError: Its version is another.
         """
         unique = list(dict.fromkeys(prompt_ids))
         if not unique:
@@ -181,6 +192,11 @@ class PromptStore:
             missing = [prompt_id for prompt_id, raw in zip(unique, raws, strict=True) if not raw]
             if missing:
                 raise self._unknown(missing)
+            if expected_version is not None:
+                for prompt_id, raw in zip(unique, raws, strict=True):
+                    version = _parse_stored(prompt_id, raw).version
+                    if version != expected_version:
+                        raise _moved_on(prompt_id, version, expected_version)
             if self._apply([_Change(prompt_id, raw, None) for prompt_id, raw in zip(unique, raws, strict=True)]):
                 return
         raise _contended("the prompts to remove")
@@ -189,7 +205,8 @@ class PromptStore:
         """One prompt.
 
         Raises:
-            PromptError: It is not there, or what lies there is damaged.
+            PromptMissingError: It is not there.
+            PromptError: What lies there is damaged.
         """
         return self._read(prompt_id)[1]
 
@@ -259,8 +276,8 @@ class PromptStore:
         with reaching(self.redis):
             return _count(self.redis.hget(self.versions_key, COUNT))
 
-    def read_log(self, after: str, block_ms: int) -> Sequence[LogEntry]:
-        """What follows an entry of the log; waits up to ``block_ms`` for the first."""
+    def read_log(self, after: str, block_ms: int | None) -> Sequence[LogEntry]:
+        """What follows an entry of the log; waits up to ``block_ms`` for the first, with None not at all."""
         with reaching(self.redis):
             reply: Any = self.redis.xread({self.log_key: after}, count=LOG_COUNT, block=block_ms)
         streams = reply.values() if isinstance(reply, dict) else [entries for _, entries in reply or ()]
@@ -278,9 +295,9 @@ class PromptStore:
         with reaching(self.redis):
             return [_text(raw or "") for raw in self.redis.hmget(self.prompts_key, list(prompt_ids))]
 
-    def _unknown(self, prompt_ids: Sequence[str]) -> PromptError:
+    def _unknown(self, prompt_ids: Sequence[str]) -> PromptMissingError:
         names = ", ".join(repr(prompt_id) for prompt_id in prompt_ids)
-        return PromptError(f"there is no prompt {names}; `watchword prompts list` shows all")
+        return PromptMissingError(f"there is no prompt {names}; `watchword prompts list` shows all")
 
     def _apply(self, changes: Sequence[_Change]) -> Sequence[int]:
         """The versions given to all changes; empty: a prompt was not as expected and nothing changed."""
@@ -364,7 +381,8 @@ def _check_all(documents: Sequence[Document | str], stored: Container[str], old:
     if problems:
         more = len(problems) - MAX_PROBLEMS
         listed = problems[:MAX_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
-        raise PromptError(f"nothing was imported, {len(problems)} of {len(documents)} refused:\n" + "\n".join(listed))
+        summary = f"nothing was imported, {len(problems)} of {len(documents)} refused:"
+        raise PromptError("\n".join([summary, *listed]), listed)
     return prompts
 
 
@@ -387,6 +405,13 @@ def _body(prompt: Prompt) -> str:
 
 def _versioned(prompt: Prompt, version: int) -> Prompt:
     return prompt.model_copy(update={"version": version})
+
+
+def _moved_on(prompt_id: str, version: int, expected_version: int) -> PromptChangedError:
+    return PromptChangedError(
+        f"prompt {prompt_id!r} is at version {version}, not {expected_version}: it was changed meanwhile; look at it "
+        "again and repeat the change"
+    )
 
 
 def _contended(what: str) -> UnavailableError:

@@ -11,15 +11,16 @@ import re
 import unicodedata
 from collections.abc import Container, Mapping
 from decimal import Decimal, InvalidOperation
-from fnmatch import translate
 from functools import cached_property
 from reprlib import Repr
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from streamer.errors import PromptError
+from streamer.errors import PromptError, SettingsError
 from streamer.schedule import EXAMPLE, Schedule, parse_schedule
+from streamer.selector import ALLOWED as SELECTOR_ALLOWED
+from streamer.selector import Selector, checked_selector
 
 MAX_TEXT = 200
 MAX_VARIANTS = 16
@@ -36,8 +37,6 @@ RESERVED = "system-"
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _LABEL_KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_GLOB = re.compile(r"[a-z0-9._*?\[\]!-]{1,128}")
-_LABEL_GLOB = re.compile(r"[^,=\s]{1,64}")
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h|)")
 _UNIT_MS = {"ms": 1, "s": 1000, "": 1000, "m": 60_000, "h": 3_600_000}
 _Cut = Repr()  # never walks all of a value, which may be huge or hold itself
@@ -51,7 +50,7 @@ ALLOWED: Final[Mapping[str, str]] = {
     "contrast": f"allowed is a list of at most {MAX_VARIANTS} lines, each 1 to {MAX_TEXT} characters",
     "examples": "allowed is what `watchword prompts add --example FILE` makes of files; leave it out otherwise",
     "modality": "allowed is video, audio, any or both",
-    "streams": "allowed are globs of stream ids ('yard-*,dock-?') or labels that must all fit ('site=north,floor=*')",
+    "streams": SELECTOR_ALLOWED,
     "region": f"allowed is a simple polygon of 3 to {MAX_CORNERS} corners [x, y], each 0 to 1",
     "schedule": f"allowed is like {EXAMPLE}",
     "marked": "allowed is what `watchword events mark` makes of marks; leave it out otherwise",
@@ -108,14 +107,10 @@ def _duration(value: object) -> str:
 
 
 def _streams(text: str) -> str:
-    parts = [part.strip() for part in text.split(",")]
-    if "=" in text:
-        pairs = [part.partition("=") for part in parts]
-        if any(not (sep and _LABEL_KEY.fullmatch(key) and _LABEL_GLOB.fullmatch(value)) for key, sep, value in pairs):
-            raise ValueError("it is not a list of name=value")
-    elif not all(_GLOB.fullmatch(part) for part in parts):
-        raise ValueError("it is not a list of globs of stream ids")
-    return ",".join(parts)
+    try:
+        return checked_selector(text)
+    except SettingsError as error:
+        raise ValueError("it is not a list of globs of stream ids, nor of name=value") from error
 
 
 def _schedule(text: str) -> str:
@@ -329,16 +324,11 @@ class Prompt(BaseModel):
 
     def applies_to(self, stream: str, labels: Mapping[str, str]) -> bool:
         """Whether it watches a stream with these labels. Neither ``enabled`` nor the schedule counts here."""
-        if self.streams == "*":
-            return True
-        if "=" in self.streams:
-            return all(key in labels and glob.match(labels[key]) for key, glob in self._selector)
-        return any(glob.match(stream) for _, glob in self._selector)
+        return self._selector.fits(stream, labels)
 
     @cached_property
-    def _selector(self) -> tuple[tuple[str, re.Pattern[str]], ...]:
-        parts = (part.rpartition("=") for part in self.streams.split(","))
-        return tuple((key, re.compile(translate(glob))) for key, _, glob in parts)
+    def _selector(self) -> Selector:
+        return Selector(self.streams)
 
     def to_document(self) -> dict[str, Any]:
         """The document, ready for JSON or YAML, without what is empty; `parse_prompt` gives an equal prompt back."""
@@ -428,7 +418,8 @@ def _explain(error: ValidationError) -> list[str]:
 def _refusal(document: Mapping[str, Any], problems: list[str]) -> PromptError:
     name = document.get("id") or document.get("text")
     return PromptError(
-        f"prompt {_short(name)} refused: {'; '.join(problems)}" if name else f"prompt refused: {'; '.join(problems)}"
+        f"prompt {_short(name)} refused: {'; '.join(problems)}" if name else f"prompt refused: {'; '.join(problems)}",
+        problems,
     )
 
 

@@ -26,7 +26,9 @@ HEALTH_CHECK_S = 15  # a connection that lay idle this long is tried with PING b
 LOGIN_ERRORS = (AuthenticationError, AuthorizationError, NoPermissionError)
 
 
-def connect_redis(url: str, *, timeout_s: float = TIMEOUT_S, text: bool = False) -> Redis:
+def connect_redis(
+    url: str, *, timeout_s: float = TIMEOUT_S, text: bool = False, max_connections: int | None = None
+) -> Redis:
     """A client that connects when first used and is safe to share between threads.
 
     Every command is sent at most once. Whether it may be repeated after a time-out only its caller knows: one who
@@ -36,6 +38,7 @@ def connect_redis(url: str, *, timeout_s: float = TIMEOUT_S, text: bool = False)
         url: ``redis://[USER:PASSWORD@]HOST:PORT/DB``, ``rediss://`` for TLS, ``unix://PATH``.
         timeout_s: Limit for connecting and for each answer.
         text: Replies are ``str`` instead of ``bytes``.
+        max_connections: At most so many at once; None: as many as threads ask for.
 
     Raises:
         SettingsError: The URL cannot be understood. It is not repeated, as it may hold a password.
@@ -51,6 +54,7 @@ def connect_redis(url: str, *, timeout_s: float = TIMEOUT_S, text: bool = False)
             retry=Retry(NoBackoff(), 0),
             retry_on_error=[],
             decode_responses=text,
+            max_connections=max_connections,
             encoding_errors="surrogateescape",  # what is no UTF-8 comes through text as it was, both ways
             protocol=2,  # what Redis 6.2 and every proxy speaks
             **(

@@ -31,8 +31,8 @@ Exit status: 0 done, 1 failed, 2 wrong usage. Results go to stdout, everything e
 
 _PANELS = {
     "Begin": ("demo", "doctor"),
-    "Run": ("run", "up", "ingest", "worker"),
-    "Watch": ("prompts", "events", "streams", "why"),
+    "Run": ("run", "up", "ingest", "worker", "api"),
+    "Watch": ("prompts", "events", "streams", "why", "tokens"),
     "Measure": ("evaluate", "train", "bench"),
 }
 
@@ -78,12 +78,32 @@ def _options(
 
 def _register() -> None:
     """Put the commands together. Each imports what it needs only when it runs, so that `--help` is quick."""
-    from streamer.cli import bench, demo, doctor, evaluate, events, ingest, prompts, run, streams, train, up, why
+    from streamer.cli import api as api_command
+    from streamer.cli import (
+        bench,
+        demo,
+        doctor,
+        evaluate,
+        events,
+        ingest,
+        prompts,
+        run,
+        streams,
+        tokens,
+        train,
+        up,
+        why,
+    )
     from streamer.cli import worker as worker_command
 
-    groups: dict[str, typer.Typer] = {"prompts": prompts.app, "events": events.app, "bench": bench.app}
+    groups: dict[str, typer.Typer] = {
+        "prompts": prompts.app,
+        "events": events.app,
+        "bench": bench.app,
+        "tokens": tokens.app,
+    }
     watching = (demo.demo, doctor.doctor, run.run, up.up, ingest.ingest, streams.streams, why.why)
-    single = (*watching, worker_command.worker, evaluate.evaluate, train.train)
+    single = (*watching, worker_command.worker, api_command.api, evaluate.evaluate, train.train)
     commands: dict[str, Callable[..., None]] = {command.__name__: command for command in single}
     for panel, names in _PANELS.items():
         for name in names:

@@ -27,9 +27,10 @@ def up(  # noqa: PLR0913  # one argument an option
     loop: Annotated[bool, typer.Option("--loop", help="Begin files again at their end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One line with every address, once ready.")] = False,
 ) -> None:
-    """Start servers and a worker here and keep them running until Ctrl-C.
+    """Start servers, the API and a worker here and keep them running until Ctrl-C.
 
-    With --json one line says where everything is: {"kafka": ..., "redis": ..., "metrics": ..., "api": null}.
+    With --json one line says where everything is: {"kafka": ..., "redis": ..., "metrics": ..., "api": ...}.
+    The API asks for no token on loopback with a Redis that was started here.
 
     For example:
 
@@ -39,6 +40,8 @@ def up(  # noqa: PLR0913  # one argument an option
     """
     from contextlib import ExitStack
 
+    from streamer.api.embedded import EmbeddedApi
+    from streamer.api.server import asks_for_tokens
     from streamer.embedded import Guard
     from streamer.errors import UsageError
     from streamer.ingest.ingestor import Ingestor
@@ -64,6 +67,9 @@ def up(  # noqa: PLR0913  # one argument an option
         running, servers = stack.enter_context(
             local_servers(settings, broker=broker, is_long_run=True, folder=folder)  # type: ignore[arg-type]  # checked
         )
+        auth = "on" if asks_for_tokens(settings, is_embedded=not settings.redis.url) else "off"
+        served = running.model_copy(update={"api": running.api.model_copy(update={"auth": auth})})
+        api = stack.enter_context(EmbeddedApi(served))
         working = Worker(running)
 
         def leave(number: int, frame: FrameType | None) -> None:
@@ -82,7 +88,7 @@ def up(  # noqa: PLR0913  # one argument an option
             "kafka": running.kafka.bootstrap,
             "redis": running.redis.url,
             "metrics": f"{working.url}/metrics",
-            "api": None,
+            "api": api.url,
         }
 
         def announce() -> None:
@@ -93,15 +99,15 @@ def up(  # noqa: PLR0913  # one argument an option
 
         def give_up() -> None:
             working.stop()
-            if not all(server.is_running for server in servers):
+            if not all(server.is_running for server in (*servers, api)):
                 working.stop()  # nothing that is in flight can arrive
 
-        with Guard(servers, give_up) as guard:
+        with Guard((*servers, api), give_up) as guard:
             working.run()
         guard.raise_failure()
 
 
-def _say(addresses: dict[str, str | None], *, as_json: bool) -> None:
+def _say(addresses: dict[str, str], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(addresses) + "\n")
         sys.stdout.flush()
@@ -111,9 +117,9 @@ def _say(addresses: dict[str, str | None], *, as_json: bool) -> None:
     kafka, redis = addresses["kafka"], addresses["redis"]
     console = Console(highlight=False, soft_wrap=True)
     for name, address in addresses.items():
-        if address:
-            console.print(f"[bold]{name:8}[/] {address}")
+        console.print(f"[bold]{name:8}[/] {address}")
     console.print("\nReady. Next, in another terminal:")
     console.print(f'  watchword prompts add "a person lying on the floor" --redis {redis}')
     console.print(f"  watchword ingest yard=rtsp://CAMERA/STREAM --kafka {kafka}")
     console.print(f"  watchword events tail -f --redis {redis}")
+    console.print(f"  curl -N {addresses['api']}/v1/events/feed")

@@ -1,0 +1,1 @@
+"""The HTTP API: prompts, events, streams, and how a site fares."""
