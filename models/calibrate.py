@@ -4,12 +4,15 @@ Platt's scaling (Platt 1999): a logistic curve over the score. Untrained, one cu
 over several prompts on licensed footage (`models.train.prior`) and says so by ``trained``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 _STEADY = 1e9  # labels that a slope would take to move
+# Log-odds of what nobody marks because it never became an event: there a curve stays as low as it was.
+_ANCHORS = (-8.0, -7.0, -6.0, -5.0, -4.0, -3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,3 +157,25 @@ def recalibrate(
     slope = max(0.1, float(theta[0]))  # marks that contradict the ranking must not turn it round
     both = bool(labels.any() and not labels.all())
     return Calibration(slope * prior.slope, slope * prior.bias + float(theta[1]), trained=both)
+
+
+def fit_curve(logits: Sequence[float], labels: Sequence[float]) -> tuple[float, float] | None:
+    """Scale and shift of log-odds that marks ask for, near 1 and 0 while there are few; None without any.
+
+    Events alone are marked, so of what was rightly left out nothing is known: there the curve is held where it was, and
+    while all marks agree it is only shifted.
+
+    Args:
+        logits: Log-odds of what was marked.
+        labels: 1 right, 0 wrong.
+    """
+    if not logits:
+        return None
+    plain = Calibration(1.0, 0.0)
+    if len(set(labels)) == 1:
+        curve = recalibrate(plain, np.array(logits), np.array(labels, np.float64), is_steady=True)
+    else:
+        held = np.array(_ANCHORS)
+        below = 1 / (1 + np.exp(-held))
+        curve = recalibrate(plain, np.append(logits, held), np.append(np.array(labels, np.float64), below))
+    return round(curve.slope, 4), round(curve.bias, 4)

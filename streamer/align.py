@@ -125,6 +125,7 @@ class PromptEmbedder:
         exit_ratio: From this share of its threshold on, a confidence can hold an event open.
         normaliser: Makes the scores of different prompts comparable.
         learned: What was trained for some kinds of event.
+        contrast: What counts against prompts that name no contrast of their own.
     """
 
     def __init__(
@@ -134,8 +135,11 @@ class PromptEmbedder:
         exit_ratio: float = EXIT_RATIO,
         normaliser: Normaliser | None = None,
         learned: Learned | None = None,
+        *,
+        contrast: Sequence[str] = (),
     ) -> None:
         self._learned = learned
+        self._contrast = tuple(contrast)
         normaliser = normaliser or Normaliser()
         self._seen_bank = normaliser.seen
         self._scales = Scales(normaliser.seen), Scales(normaliser.heard)
@@ -150,7 +154,10 @@ class PromptEmbedder:
         """Embed what is new, and put the set together."""
         models = model_digest(self._encoders, self._learned)
         prompts = [prompt if _counts(prompt, models) else prompt.model_copy(update=_UNMARKED) for prompt in prompts]
-        texts = [PromptText(prompt.text, prompt.phrasings, prompt.contrast, prompt.modality) for prompt in prompts]
+        texts = [
+            PromptText(prompt.text, prompt.phrasings, prompt.contrast or self._contrast, prompt.modality)
+            for prompt in prompts
+        ]
         encoders = Encoders(self._encoders.picture, self._picture_text, self._encoders.sound, self._sound_text)
         embeddings = embed_prompts(texts, encoders)
         used = {text for prompt in texts for text in (prompt.text, *prompt.phrasings, *prompt.contrast)}

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from redis import Redis
 
-from models.calibrate import Calibration, recalibrate
+from models.calibrate import fit_curve
 from streamer.errors import PromptError, WatchwordError
 from streamer.event_log import EventLog
 from streamer.events import Event
@@ -25,8 +25,6 @@ from streamer.redis_client import reaching
 MAX_MARKS: Final = 500  # of a prompt; of more the oldest are dropped
 _ATTEMPTS = 10
 _SURE = 0.5  # a sense that was this sure of a right event shares the credit
-# What nobody marks because it never became an event: there a curve stays as low as it was.
-_ANCHORS: Final = (-8.0, -7.0, -6.0, -5.0, -4.0, -3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,28 +201,6 @@ def refit(prompt: Prompt, marks: Sequence[Mark]) -> Marked | None:
         seen=fit_curve(*seen),
         heard=fit_curve(*heard),
     )
-
-
-def fit_curve(logits: Sequence[float], labels: Sequence[float]) -> tuple[float, float] | None:
-    """Scale and shift of log-odds that marks ask for, near 1 and 0 while there are few; None without any.
-
-    Events alone are marked, so of what was rightly left out nothing is known: there the curve is held where it was, and
-    while all marks agree it is only shifted.
-
-    Args:
-        logits: Log-odds of what was marked.
-        labels: 1 right, 0 wrong.
-    """
-    if not logits:
-        return None
-    plain = Calibration(1.0, 0.0)
-    if len(set(labels)) == 1:
-        curve = recalibrate(plain, np.array(logits), np.array(labels, np.float64), is_steady=True)
-    else:
-        held = np.array(_ANCHORS)
-        below = 1 / (1 + np.exp(-held))
-        curve = recalibrate(plain, np.append(logits, held), np.append(np.array(labels, np.float64), below))
-    return round(curve.slope, 4), round(curve.bias, 4)
 
 
 def _said(modality: str, marks: Sequence[Mark]) -> tuple[tuple[list[float], list[float]], ...]:

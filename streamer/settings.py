@@ -112,6 +112,7 @@ class Calibrate(_Section):
 
     normalise: bool
     background: bool
+    contrast: tuple[str, ...]
 
 
 class Track(_Section):

@@ -65,7 +65,12 @@ class Stages:
     def embedder(self) -> PromptEmbedder:
         """Prompts into prompt sets."""
         return PromptEmbedder(
-            self.encoders, self.calibrations, self.settings.track.exit_ratio, self.normaliser, self.learned
+            self.encoders,
+            self.calibrations,
+            self.settings.track.exit_ratio,
+            self.normaliser,
+            self.learned,
+            contrast=self.settings.calibrate.contrast,
         )
 
     def usual(self) -> Usual | None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -157,3 +158,15 @@ def test_a_region_of_any_size_has_the_cell_that_it_lies_in(row: int, column: int
     cells = cells_of(tuple(corners), 7, 7)
     assert cells[row, column]
     assert cells.sum() == 1
+
+
+def test_a_contrast_of_the_settings_counts_for_prompts_without_their_own() -> None:
+    window = a_window(frames=picture((160, 10, 230))[None])
+    prompts = [a_prompt("red"), a_prompt("green", contrast=["grey"])]
+    confidences = []
+    for contrast in ((), ("blue",)):
+        made = PromptEmbedder(colour_encoders(), PRIOR, contrast=contrast).embed(1, prompts)
+        assert [len(made.embeddings.picture.of(torch.tensor([row])).contrast) for row in range(2)] == [len(contrast), 1]
+        alignment, _ = a_stage(made).align(tokens_of(window))
+        confidences.append(float(alignment.confidence[0, 0]))
+    assert confidences[1] < confidences[0]

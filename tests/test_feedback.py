@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
-from models.calibrate import PRIOR, probability_of
+from models.calibrate import PRIOR, fit_curve, probability_of
 from streamer.align import PromptEmbedder, PromptSet, model_digest
 from streamer.emit import Emitter, EventLimits
 from streamer.errors import PromptError, WatchwordError
 from streamer.events import Event
-from streamer.feedback import MAX_MARKS, Feedback, Mark, fit_curve, refit
+from streamer.feedback import MAX_MARKS, Feedback, Mark, refit
 from streamer.prompt_store import PromptStore
 from streamer.prompts import Prompt, parse_prompt
 from streamer.redis_client import connect_redis

@@ -6,9 +6,10 @@ Prints the rows of the table in docs/calibration.md. Kinds of event stand for pr
 `models.calibrate`'s curves, which fire, fight, smoke and four sounds were fitted on.
 """
 
+import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from models.aligner import Aligner
-from models.background import WARM_UP_S, Background, update, usual_lead
-from models.calibrate import NORMALISED_PRIOR, PRIOR, Calibration, fit_platt, recalibrate
+from models.calibrate import NORMALISED_PRIOR, PRIOR, Calibration, fit_curve, fit_platt, probability_of, recalibrate
 from models.encoders import TextEncoder
 from models.evaluate.metrics import average_precision, calibration_error, reliability, roc_auc
 from models.load import load_encoders
 from models.normalise import Ordinary, load_normaliser
 from models.prompts import PromptText, embed_texts
-from models.prototypes import Example, draw_towards
+from models.prototypes import LOOKS_SHARE, Example, Looks, draw_towards, looks_of, pack
 from models.queries import Queries
+from models.train.ablation_streams import background, budget, own_camera
 from models.train.ordinary import is_in_bank
 from models.train.token_cache import Case, TokenCache, read_cases
 
@@ -44,9 +45,8 @@ SEEN = ("fire", "smoke", "car crash", "crowd")
 HEARD = ("gunshot", "explosion", "siren", "scream", "glass breaking", "speech")
 UNTRAINED = ("smoke", "car crash", "crowd", "scream", "glass breaking", "speech")
 CONTRAST = {"seen": "an ordinary scene where nothing happens", "heard": "ordinary background noise"}
-EXAMPLES, DRAWS, LABELS = 5, 8, 20
+EXAMPLES, DRAWS, LABELS = 5, 24, 20
 FRAMES = 6  # of a video, evenly
-FALSE_SHARE = 0.03
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -73,6 +73,15 @@ class Sense:
             taken = part or slice(None)
             found.append(Aligner().pictures(tokens.tokens[taken].float(), tokens.whole[taken], queries).amax(0))
         return torch.stack(found).double().numpy()
+
+    def normalised(
+        self, prompts: Sequence[PromptText], rows: Sequence[int] | None = None, part: slice | None = None
+    ) -> Floats:
+        """The same of prompts, made comparable."""
+        queries = self.queries(prompts)
+        scaling = self.ordinary.scaling(queries.vectors)
+        scores = self.scores(queries, rows, part)
+        return np.asarray(scores * scaling.scale.double().numpy() + scaling.offset.double().numpy())
 
     def queries(self, prompts: Sequence[PromptText]) -> Queries:
         """Embed prompts for this sense."""
@@ -105,7 +114,8 @@ def open_senses(manifest: Path, root: Path, folder: Path) -> list[Sense]:
     def few(case: Case) -> Example:
         found = cache.of(case.path, case.kind)
         rows = torch.linspace(0, len(found.whole) - 1, min(FRAMES, len(found.whole))).long()
-        return Example(found.tokens[rows].half(), found.whole[rows])
+        features = None if case.kind == "audio" else cache.features(case.path, case.kind)[rows]
+        return Example(found.tokens[rows].half(), found.whole[rows], features)
 
     return [
         Sense("seen", encoders.picture_text, normaliser.seen, PRIOR.seen, NORMALISED_PRIOR.seen, seen,
@@ -128,7 +138,7 @@ def normalisation(sense: Sense) -> Iterator[str]:
     scaling = sense.ordinary.scaling(queries.vectors)
     normal = raw * scaling.scale.double().numpy() + scaling.offset.double().numpy()
     for name, scores, curve in (("raw", raw, sense.raw_prior), ("normalised", normal, sense.prior)):
-        truth, pooled, errors, twenty, found = [], [], [], [], []
+        truth, pooled, errors, twenty, marked, found = [], [], [], [], [], []
         for column, (kind, _) in enumerate(pairs):
             rows = sense.split("dev") & sense.scope(kind)
             labels, mine = sense.labels(kind)[rows], scores[rows, column]
@@ -139,11 +149,13 @@ def normalisation(sense: Sense) -> Iterator[str]:
             if kind in UNTRAINED:
                 errors.append(curve_error(labels, probability))
                 twenty.append(_with_labels(curve, mine, labels))
+                marked.append(_with_marks(curve, mine, labels))
         truth_, pooled_ = np.concatenate(truth), np.concatenate(pooled)
         yield (
             f"{sense.name} {name}: pooled AUC {roc_auc(truth_, pooled_):.3f}"
             f" AP {average_precision(truth_, pooled_):.3f}, recall at 0.5 {np.concatenate(found).mean():.2f},"
-            f" untrained ECE {np.mean(errors):.3f}, with {LABELS} labels {np.mean(twenty):.3f}"
+            f" untrained ECE {np.mean(errors):.3f}, with {LABELS} labels {np.mean(twenty):.3f},"
+            f" with {LABELS} marks of the surest {np.mean(marked):.3f}"
         )
 
 
@@ -155,6 +167,21 @@ def _with_labels(curve: Calibration, scores: Floats, labels: Bools) -> float:
         own = recalibrate(curve, scores[order[:LABELS]], labels[order[:LABELS]].astype(np.float64))
         rest = order[LABELS:]
         errors.append(curve_error(labels[rest], own.probability(scores[rest].astype(np.float32)).astype(np.float64)))
+    return float(np.mean(errors))
+
+
+def _with_marks(curve: Calibration, scores: Floats, labels: Bools) -> float:
+    """Those that a prompt is surest of are marked in one half of the files, as events are; the other half is judged."""
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(DRAWS):
+        order = rng.permutation(len(scores))
+        mine, rest = order[: len(order) // 2], order[len(order) // 2 :]
+        surest = mine[np.argsort(-scores[mine])[:LABELS]]
+        raw = curve.logit(scores.astype(np.float32)).astype(np.float64)
+        scale, shift = fit_curve(raw[surest].tolist(), labels[surest].astype(float).tolist()) or (1.0, 0.0)
+        probability = probability_of((scale * raw[rest] + shift).astype(np.float32))
+        errors.append(curve_error(labels[rest], probability.astype(np.float64)))
     return float(np.mean(errors))
 
 
@@ -188,52 +215,34 @@ def examples(sense: Sense) -> Iterator[str]:
             if len(drawn) < EXAMPLES:
                 break
             chosen = [rng.choice(np.flatnonzero(rows & labels & (groups == group))) for group in drawn]
-            shown = [Example(sense.tokens[row].tokens.float(), sense.tokens[row].whole) for row in chosen]
-            query = draw_towards(queries.vectors[0], shown, sense.ordinary)
+            shown = [replace(sense.tokens[row], tokens=sense.tokens[row].tokens.float()) for row in chosen]
             rest = rows & ~np.isin(groups, drawn)
             if not labels[rest].any():
                 break
-            mine = sense.scores(Queries.plain(query[None]), np.flatnonzero(rest).tolist())[:, 0]
+            mine = _drawn(sense, queries.vectors[0], shown, np.flatnonzero(rest).tolist())
             before.append(average_precision(labels[rest], plain[rest]) or 0.0)
             after.append(average_precision(labels[rest], mine) or 0.0)
         if before:
             gains[kind] = (float(np.mean(before)), float(np.mean(after)))
-    yield f"{sense.name} {EXAMPLES} examples: " + ", ".join(f"{k} {a:.2f} to {b:.2f}" for k, (a, b) in gains.items())
+    mean = np.mean([b - a for kind, (a, b) in gains.items() if kind in UNTRAINED])
+    told = ", ".join(f"{kind} {before:.2f} to {after:.2f}" for kind, (before, after) in gains.items())
+    yield f"{sense.name} {EXAMPLES} examples, {DRAWS} draws: {told}; untrained {mean:+.3f}"
 
 
-def background(sense: Sense) -> Iterator[str]:
-    """Composed: a stream shows the first half of an ordinary file for long, then its second half or an event's file."""
-    kinds = [kind for kind in sense.kinds if any(kind in c.labels and c.kind != "image" for c in sense.cases)]
-    queries = sense.queries([PromptText(kind) for kind in kinds])
-    scaling = sense.ordinary.scaling(queries.vectors)
-    least = 4 if sense.name == "seen" else 2
-    streams = [
-        row
-        for row, case in enumerate(sense.cases)
-        if not case.labels and case.kind != "image" and len(sense.tokens[row].whole) >= least
-    ]
-    leads, ordinary = [], []
-    for row in streams:
-        whole = sense.tokens[row].whole
-        half = len(whole) // 2
-        state = Background.empty(whole.shape[1])
-        state = update(state, whole[:half], 0, round(2 * WARM_UP_S * 1e6), is_alert=False)
-        leads.append(usual_lead(state, queries.vectors, sense.ordinary, scaling).double().numpy())
-        ordinary.append(sense.scores(queries, [row], slice(half, None))[0])
-    scale, offset = scaling.scale.double().numpy(), scaling.offset.double().numpy()
-    lead, still = np.stack(leads), np.stack(ordinary) * scale + offset
-    rng = np.random.default_rng(0)
-    for name, share in (("without background", 0.0), ("with background", 1.0)):
-        recall, auc = [], []
-        for column, kind in enumerate(kinds):
-            rows = [r for r, case in enumerate(sense.cases) if kind in case.labels and case.kind != "image"]
-            events = (sense.scores(queries, rows) * scale + offset)[:, column].repeat(3)
-            events = events - share * lead[rng.integers(0, len(streams), len(events)), column]
-            calm = still[:, column] - share * lead[:, column]
-            recall.append(float((events > np.quantile(calm, 1 - FALSE_SHARE)).mean()))
-            truth = np.arange(len(events) + len(calm)) < len(events)
-            auc.append(roc_auc(truth, np.concatenate((events, calm))) or 0.0)
-        yield f"{sense.name} {name}: AUC {np.mean(auc):.3f}, recall at {FALSE_SHARE:.0%} false {np.mean(recall):.3f}"
+def _drawn(sense: Sense, text: torch.Tensor, shown: Sequence[Example], rows: Sequence[int]) -> Floats:
+    """Best score over each file's frames of a prompt with examples, as workers have it: ``(rows,)``."""
+    query = draw_towards(text, shown, sense.ordinary)[None]
+    scaling, looks = sense.ordinary.scaling(query), None
+    if (direction := looks_of(shown, sense.ordinary)) is not None:
+        looks = Looks.of({0: pack(direction)}, sense.ordinary)
+    found = []
+    for row in rows:
+        tokens = sense.tokens[row]
+        scores = scaling(Aligner().pictures(tokens.tokens.float(), tokens.whole, Queries.plain(query)))
+        if looks is not None and tokens.features is not None:
+            scores = torch.lerp(scores, looks(tokens.features), LOOKS_SHARE)
+        found.append(float(scores.amax()))
+    return np.array(found)
 
 
 def fusion(seen: Sense, heard: Sense) -> Iterator[str]:
@@ -288,13 +297,10 @@ def _shown(each: Mapping[str, float]) -> str:
 def main(manifest: Path, root: Path, folder: Path) -> None:
     """Print every row."""
     senses = open_senses(manifest, root, folder)
-    for part in (normalisation, wording, background, examples):
-        for sense in senses:
-            for line in part(sense):
-                sys.stdout.write(f"{line}\n")
-                sys.stdout.flush()
-    for line in fusion(*senses):
+    parts = [part(sense) for part in (normalisation, wording, background, budget, examples) for sense in senses]
+    for line in itertools.chain(*parts, own_camera(senses[0]), fusion(*senses)):
         sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
