@@ -1,5 +1,6 @@
 """Batches into tokens. Each frame and each stretch of sound is encoded once; a still frame reuses tokens."""
 
+import math
 import os
 import resource
 import time
@@ -19,6 +20,7 @@ from models.motion import FEWEST_FRAMES, RATE_HZ, see_motion
 from streamer.types import SAMPLE_RATE_HZ, THUMB_SIDE, Batch, Encoded, Fresh, Moved, Tokens, Window
 
 _STATM = Path("/proc/self/statm")
+EARLY_US = 1_000  # a frame this much before a point of the grid still counts as on it: time stamps are rounded
 CELLS = 7  # stillness is judged on a grid like the encoder's own: a change within one cell changes its token
 AUDIT_EVERY = 50  # one still frame in so many is encoded all the same, to measure what reuse costs
 _EDGES = np.linspace(0, THUMB_SIDE, CELLS + 1).astype(np.intp)[:-1]
@@ -47,6 +49,7 @@ class EncodeStage:
             half of it, and what was trained was trained on two seconds.
         reuse_max_age_s: Oldest tokens that a still frame may take; 0 encodes every frame.
         reuse_noise: Luma levels by which a cell's mean may differ while the frame still counts as still.
+        rate_hz: Frames a second that are encoded at most; one in between takes the tokens of the one before it.
         wants_motion: Whether a prompt stands that asks how things move; nothing is computed for it otherwise.
     """
 
@@ -57,6 +60,7 @@ class EncodeStage:
         hop_s: float,
         reuse_max_age_s: float,
         reuse_noise: float,
+        rate_hz: float = math.inf,
         stretch_s: float | None = None,
         device: str = "cpu",
         wants_motion: Callable[[], bool] = lambda: False,
@@ -69,6 +73,7 @@ class EncodeStage:
         self._step_samples = min(self._stretch_samples, round(hop_s * SAMPLE_RATE_HZ))
         self._reuse_max_age_us = round(reuse_max_age_s * 1e6)
         self._reuse_noise = reuse_noise
+        self._rate_hz = rate_hz
         self._memory: dict[str, _Memory] = {}
         self._still_frames = 0
         self._busy_s = 0.0
@@ -153,6 +158,10 @@ class EncodeStage:
         new = int(np.searchsorted(window.times_us, known_us, side="right"))
         means = _cell_means(window.thumbs[new:])
         for at_us, frame, cells in zip(window.times_us[new:].tolist(), window.pixels[new:], means, strict=True):
+            if memory.frames and self._is_between(memory.frames[-1][0], at_us, window.start_us):
+                memory.frames.append((at_us, memory.frames[-1][1]))
+                reused += 1
+                continue
             if self._is_still(memory, cells, at_us):
                 memory.frames.append((at_us, memory.frames[-1][1]))
                 reused += 1
@@ -169,6 +178,21 @@ class EncodeStage:
             pixels.append(frame)
             fresh.append(item)
         return reused
+
+    def _is_between(self, before_us: int, at_us: int, start_us: int) -> bool:
+        """Whether no point of the grid lies between a frame and the one before it.
+
+        The grid begins anew with each hop, as windows do: a worker that begins at a window encodes the same frames.
+        """
+        if math.isinf(self._rate_hz):
+            return False
+        (hop, rest), (hop_before, rest_before) = (
+            divmod(moment - start_us, self._hop_us) for moment in (at_us, before_us)
+        )
+        return hop == hop_before and self._point(rest) == self._point(rest_before)
+
+    def _point(self, rest_us: int) -> int:
+        return int((rest_us + EARLY_US) * self._rate_hz / 1e6)
 
     def _is_still(self, memory: _Memory, cells: NDArray[np.float32], at_us: int) -> bool:
         if memory.still is None or not memory.frames:

@@ -103,6 +103,7 @@ class Encode(_Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "bfloat16", "float32"]
     threads: Count
+    rate_hz: Positive
     reuse_max_age_s: NonNegative
     reuse_noise: NonNegative
 

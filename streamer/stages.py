@@ -59,6 +59,7 @@ class Stages:
             stretch_s=min(HEARD_S, self.settings.window.span_s),
             reuse_max_age_s=self.settings.encode.reuse_max_age_s,
             reuse_noise=self.settings.encode.reuse_noise,
+            rate_hz=self.settings.encode.rate_hz,
             wants_motion=lambda: prompts is not None and prompts().parts.moved is not None,
         )
 

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -29,10 +30,12 @@ class Counting(ColourPictures):
         return super().encode(pixels)
 
 
-def a_stage(pictures: Counting, *, max_age_s: float = 10.0, noise: float = 3.0) -> EncodeStage:
+def a_stage(
+    pictures: Counting, *, max_age_s: float = 10.0, noise: float = 3.0, rate_hz: float = math.inf
+) -> EncodeStage:
     others = colour_encoders()
     encoders = Encoders(pictures, others.picture_text, others.sound, others.sound_text)
-    return EncodeStage(encoders, hop_s=1.0, reuse_max_age_s=max_age_s, reuse_noise=noise)
+    return EncodeStage(encoders, hop_s=1.0, reuse_max_age_s=max_age_s, reuse_noise=noise, rate_hz=rate_hz)
 
 
 def a_batch(*windows: Window) -> Batch:
@@ -64,6 +67,17 @@ def test_a_still_frame_takes_the_tokens_of_the_last_that_was_encoded() -> None:
     assert tokens.reused == (2,)
     assert len(set(tokens.frames[0])) == 2
     assert [item.encoded_us for item in tokens.frames[0]] == [0, 0, 0, 1_500_000]
+
+
+def test_no_more_frames_are_encoded_in_a_second_than_are_asked_for_and_a_restart_encodes_the_same_ones() -> None:
+    pixels = frames(*(255 * (number % 2) for number in range(24)))
+    seconds = [
+        a_window(start_us=number * SECOND_US, frames=pixels[8 * number : 8 * number + 16]) for number in range(2)
+    ]
+    whole, late = (a_stage(Counting(), max_age_s=0, rate_hz=4.0) for _ in range(2))
+    encoded = [item.encoded_us for item in whole.encode(a_batch(*seconds)).frames[1]]
+    assert encoded == [SECOND_US + number // 2 * 250_000 for number in range(16)]
+    assert [item.encoded_us for item in late.encode(a_batch(seconds[1])).frames[0]] == encoded
 
 
 def test_slow_change_adds_up_and_is_seen() -> None:

@@ -78,7 +78,7 @@ def _full(settings: Settings) -> Settings:
     return settings.model_copy(
         update={
             "decode": settings.decode.model_copy(update={"effort": "motion"}),
-            "encode": settings.encode.model_copy(update={"reuse_max_age_s": 0.0}),
+            "encode": settings.encode.model_copy(update={"rate_hz": 1000.0, "reuse_max_age_s": 0.0}),
         }
     )
 
@@ -91,6 +91,7 @@ def _watch(settings: Settings, encoders: Encoders, chunks: Sequence[MediaChunk])
         hop_s=window.hop_s,
         reuse_max_age_s=settings.encode.reuse_max_age_s,
         reuse_noise=settings.encode.reuse_noise,
+        rate_hz=settings.encode.rate_hz,
     )
     prompts = PromptEmbedder(encoders, PRIOR).embed(1, [parse_prompt(text) for text in PROMPTS])
     align = AlignStage(lambda: prompts, PRIOR, encoders.picture.grid)

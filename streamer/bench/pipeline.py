@@ -78,7 +78,7 @@ def settings_for_every_frame(settings: Settings) -> Settings:
     """Every frame decoded and encoded, none skipped, none reused."""
     changes = {
         "decode": {"effort": "motion", "motion_rate_hz": 1000.0},
-        "encode": {"reuse_max_age_s": 0.0},
+        "encode": {"rate_hz": 1000.0, "reuse_max_age_s": 0.0},
         "overload": {"policy": "lossless"},
     }
     sections = {name: getattr(settings, name).model_copy(update=update) for name, update in changes.items()}
