@@ -31,7 +31,7 @@ STEEPNESS = 8
 # Of a frame's score that likeness to the examples makes up. Set on `train`: the best of five for each kind of event by
 # the others.
 LOOKS_SHARE = 0.9
-LOOKS_GAIN = 0.06  # score for each of ordinary frames' deviations that a frame is more like the examples than they are
+LOOKS_GAIN = 0.07  # score for each of ordinary frames' deviations that a frame is more like the examples than they are
 LOOKS_FLOOR = 0.02  # added to that deviation
 _EVENNESS = 0.3  # added to each feature's deviation, of their mean: rare ones would be all that counts
 
