@@ -17,11 +17,16 @@ class PictureTokens:
         cells: float32 ``(N, S, D)``, row by row over the grid, unit length along ``D``, on the encoder's device.
         whole: float32 ``(N, D)``, the whole picture, unit length.
         features: float32 ``(N, F)``, what the whole is made from, if it says more than the whole.
+        classes: float32 ``(N, S + 1, K)``, whole numbers: of encoders whose tokens are mixtures of few known vectors,
+            which ones, of the cells and then of the whole.
+        shares: float32 ``(N, S + 1, K)``, how much of each.
     """
 
     cells: torch.Tensor
     whole: torch.Tensor
     features: torch.Tensor | None = None
+    classes: torch.Tensor | None = None
+    shares: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,7 +26,7 @@ from models.runtime import CompiledNet, Precision
 PICTURE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 CLASSES_SHA256 = "23aef14a3e6a23f9e97dbe2b25a47129e9a746d8afee9fa878dd223e5d728347"
 # Raised whenever the forward pass changes: a compiled graph of an older one must not be found again.
-GRAPH_VERSION = 2
+GRAPH_VERSION = 3
 DIM = 384
 CLASSES = 1000
 FEATURES = 1280
@@ -140,26 +140,36 @@ class PictureNet(nn.Module):
         x: torch.Tensor = self.backbone(normalise(pixels, self.classifier.weight.dtype))
         return x.flatten(2).transpose(1, 2)
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Map uint8 ``(N, 224, 224, 3)`` RGB to float32 cells ``(N, 49, D)`` and whole ``(N, D)``, unit length.
 
-        The third is the mean of the features, float32 ``(N, 1280)``.
+        The third is the mean of the features, float32 ``(N, 1280)``. The last two say what the tokens are made of: the
+        classes and the share of each, float32 ``(N, 50, TOP_CLASSES)``, of the cells and then of the whole.
         """
         features = self.features(pixels)
         logits = self.classifier(features).float()
         # The classifier is linear: the logits of the mean are the mean of the logits.
         logits = torch.cat((logits, logits.mean(1, keepdim=True)), dim=1)
-        tokens = class_tokens(logits, self.class_embeddings)
-        return tokens[:, :-1], tokens[:, -1], features.float().mean(1)
+        shares, classes = class_shares(logits)
+        tokens = mixed(shares, classes, self.class_embeddings)
+        return tokens[:, :-1], tokens[:, -1], features.float().mean(1), classes.float(), shares
 
 
 def class_tokens(logits: torch.Tensor, class_embeddings: torch.Tensor) -> torch.Tensor:
     """Mean of the likeliest classes' embeddings by their probability: ``(..., 1000)`` to ``(..., D)``, unit length."""
+    return mixed(*class_shares(logits), class_embeddings)
+
+
+def class_shares(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Shares, summing to 1, of the likeliest classes, and which they are: ``(..., 1000)`` to ``(..., TOP_CLASSES)``."""
     likeliest, classes = logits.topk(TOP_CLASSES, dim=-1)
     # Softmax over some of a thousand logits differs from the whole softmax by a factor, which unit length takes out.
-    weights = (likeliest / CLASS_TEMPERATURE).softmax(-1)
-    mean = (weights.unsqueeze(-1) * class_embeddings[classes]).sum(-2)
-    return functional.normalize(mean, dim=-1)
+    return (likeliest / CLASS_TEMPERATURE).softmax(-1), classes
+
+
+def mixed(shares: torch.Tensor, classes: torch.Tensor, class_embeddings: torch.Tensor) -> torch.Tensor:
+    """Mean of classes' embeddings, ``(C, D)``, by their shares: both ``(..., K)`` to ``(..., D)``, unit length."""
+    return functional.normalize((shares.unsqueeze(-1) * class_embeddings[classes]).sum(-2), dim=-1)
 
 
 def fold_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -237,8 +247,7 @@ class CompactPictures:
             raise ModelError(
                 f"pictures must be uint8 (N, {SIDE_PX}, {SIDE_PX}, 3) RGB, not {pixels.dtype} {pixels.shape}"
             )
-        cells, whole, features = self._run(pixels)
-        return PictureTokens(cells, whole, features)
+        return PictureTokens(*self._run(pixels))
 
 
 class TorchNet:

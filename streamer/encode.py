@@ -247,6 +247,9 @@ class EncodeStage:
         if not items:
             return None
         made = self._encoders.picture.encode(np.stack(pixels))
+        if made.classes is not None and made.shares is not None:
+            for item, classes, shares in zip(items, made.classes, made.shares, strict=True):
+                item.mixture = (classes, shares)
         if made.features is not None:
             for item, features in zip(items, made.features, strict=True):
                 item.features = features

@@ -152,17 +152,21 @@ class Encoded:
         tokens: float32 ``(S, D)`` cells, or ``(U, D)`` over time; unit length along ``D``.
         whole: float32 ``(D,)``.
         features: float32 ``(F,)``, of frames what the whole was made from; None where the encoder gives none.
+        mixture: Of frames whose tokens are mixtures of few known vectors, which ones and how much of each: float32
+            ``(S + 1, K)`` both, the last row of the whole. What the archive keeps.
     """
 
-    __slots__ = ("__weakref__", "encoded_us", "features", "tokens", "whole")
+    __slots__ = ("__weakref__", "encoded_us", "features", "mixture", "tokens", "whole")
 
     tokens: "Tensor"
     whole: "Tensor"
     features: "Tensor | None"
+    mixture: "tuple[Tensor, Tensor] | None"
 
     def __init__(self, encoded_us: int) -> None:
         self.encoded_us = encoded_us
         self.features = None
+        self.mixture = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
