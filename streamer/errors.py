@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from models.errors import ContractError, ModelError, WatchwordError
 
 __all__ = [
+    "ChangedError",
     "ChunkError",
     "ContractError",
+    "ExistsError",
     "FencedError",
+    "MissingError",
     "ModelError",
     "PromptChangedError",
     "PromptError",
@@ -41,16 +44,28 @@ class PromptError(WatchwordError):
         self.problems = tuple(problems)
 
 
-class PromptMissingError(PromptError):
+class MissingError(WatchwordError):
+    """There is no such thing."""
+
+
+class ExistsError(WatchwordError):
+    """The name is in use."""
+
+
+class ChangedError(WatchwordError):
+    """It is at another version than the caller thought: look at it again."""
+
+
+class PromptMissingError(PromptError, MissingError):
     """There is no such prompt."""
 
 
-class PromptExistsError(PromptError):
-    """The id is in use."""
+class PromptExistsError(PromptError, ExistsError):
+    """The id of a prompt is in use."""
 
 
-class PromptChangedError(PromptError):
-    """It is at another version than the caller thought: look at it again."""
+class PromptChangedError(PromptError, ChangedError):
+    """A prompt is at another version than the caller thought."""
 
 
 class SourceError(WatchwordError):

@@ -164,6 +164,12 @@ class LiveBoard:
             statuses = pipeline.execute()
         return {name: _texts(status) for name, status in zip(names, statuses, strict=True) if status}
 
+    def stream(self, stream: str) -> dict[str, str] | None:
+        """Status fields of one stream; None: no worker has seen it in the last day."""
+        with reaching(self._redis):
+            found: Any = self._redis.hgetall(f"{self._prefix}stream:{stream}")
+        return _texts(found) or None
+
     def confidences(self, stream: str) -> dict[str, float]:
         """The latest confidences of a stream, by prompt; of very many prompts those nearest to their thresholds."""
         with reaching(self._redis):

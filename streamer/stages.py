@@ -1,7 +1,7 @@
 """The stages as the settings want them, wired the same for the worker and for whoever measures what it does."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from streamer.align import AlignStage, PromptEmbedder, PromptSet, limit_torch
 from streamer.decode import DecodeOptions
 from streamer.encode import EncodeStage
 from streamer.settings import Settings
+from streamer.types import Polygon
 from streamer.usual import Usual
 from streamer.window import Windower
 
@@ -41,9 +42,10 @@ class Stages:
     normaliser: Normaliser
     learned: Learned | None = None
 
-    def decode_options(self, stream: str) -> DecodeOptions:
-        """How a stream's chunks are decoded."""
-        return DecodeOptions.of(self.settings.decode, self.encoders.picture.size, self.settings.stream(stream).masks)
+    def decode_options(self, stream: str, masks: Sequence[Polygon] | None = None) -> DecodeOptions:
+        """How a stream's chunks are decoded; without ``masks``, with those of the settings."""
+        hidden = self.settings.stream(stream).masks if masks is None else tuple(masks)
+        return DecodeOptions.of(self.settings.decode, self.encoders.picture.size, hidden)
 
     def windower(self, clock: Callable[[], float] = time.monotonic) -> Windower:
         """Chunks into windows."""

@@ -59,7 +59,8 @@ def test_alone_it_shows_its_help_with_every_command_in_its_panel() -> None:
     assert shown.returncode == 2
     assert shown.stderr == ""
     shown_names = re.findall(r"^│ ([a-z]+) ", shown.stdout, re.MULTILINE)
-    begin, run, watch = ["demo", "doctor"], ["run", "up", "ingest", "worker"], ["prompts", "events", "streams", "why"]
+    begin, run = ["demo", "doctor"], ["run", "up", "ingest", "worker", "api"]
+    watch = ["prompts", "events", "streams", "why", "tokens"]
     assert shown_names == [*begin, *run, *watch, "evaluate", "train", "bench"]
 
 

@@ -11,14 +11,22 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
-from streamer.api import audit, events, prompts, reviews, system
+from streamer.api import audit, cameras, events, prompts, reviews, streams, system
 from streamer.api.bodies import hoist_bodies
 from streamer.api.gate import Gate
 from streamer.api.problems import Problem, set_up_problems
 from streamer.api.site import Site
 from streamer.errors import UnavailableError
 
-_ROUTERS: Final = (prompts.router, events.router, reviews.router, system.router, audit.router)
+_ROUTERS: Final = (
+    prompts.router,
+    events.router,
+    reviews.router,
+    streams.router,
+    cameras.router,
+    system.router,
+    audit.router,
+)
 _TAGS: Final = (
     {"name": "prompts", "description": "What is watched for, where and when."},
     {"name": "events", "description": "What was seen and heard, and what people say of it."},
@@ -36,10 +44,12 @@ def create_app(site: Site, *, asks: bool) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         current_default_thread_limiter().total_tokens = site.settings.api.threads
+        site.followed.start()
         site.reader.start(asyncio.get_running_loop())
         yield
         site.hub.close()
         await asyncio.to_thread(site.reader.close)
+        await asyncio.to_thread(site.followed.close)
         site.close()
 
     app = FastAPI(

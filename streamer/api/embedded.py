@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from streamer.api.auth import asks_for_tokens
 from streamer.embedded.server import HOST, EmbeddedServer, listens
 from streamer.settings import Settings, load_settings
 
@@ -18,14 +19,16 @@ class EmbeddedApi(EmbeddedServer):
     """Serves until it is stopped, or its parent ends.
 
     Args:
-        settings: Name a Redis; ``api.auth`` is ``on`` or ``off``.
+        settings: Name a Redis.
+        is_ours: That Redis was started for this run alone.
     """
 
     kind = "api"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, is_ours: bool) -> None:
         super().__init__()
-        self._settings = settings
+        auth = "on" if asks_for_tokens(settings.api, is_embedded=is_ours) else "off"
+        self._settings = settings.model_copy(update={"api": settings.api.model_copy(update={"auth": auth})})
         self._port = settings.api.port or None
 
     @property

@@ -17,8 +17,10 @@ from streamer.api.event_index import Found, Wanted
 from streamer.api.feed import FeedResponse, lost, order_of
 from streamer.api.problems import ProblemError, responses
 from streamer.api.site import Site
+from streamer.errors import ContractError
 from streamer.event_log import Entry
 from streamer.events import Event, from_rfc3339
+from streamer.overlay import draw_attention
 from streamer.reviews import Review
 
 MAX_PAGE: Final = 500
@@ -140,6 +142,31 @@ def read_snapshot(caller: EventReader, site: Stores, event_id: EventId) -> Respo
     """The picture of an event, with the region drawn on it."""
     event = event_of(site, caller, event_id)
     return Response(snapshot_of(site, event), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
+
+
+@router.get(
+    "/{event_id}/evidence",
+    responses={
+        **responses(401, 403, 404, 422, 429, 503),
+        200: {"description": "The picture, coloured by attention.", "content": {"image/png": {}, "image/jpeg": {}}},
+    },
+    response_class=Response,
+)
+def read_evidence(
+    caller: EventReader,
+    site: Stores,
+    event_id: EventId,
+    form: Annotated[Literal["png", "jpeg"], Query(alias="format", description="What to write.")] = "jpeg",
+) -> Response:
+    """Where the prompt looked, drawn over the picture."""
+    event = event_of(site, caller, event_id)
+    if event.evidence is None or not event.evidence.attention:
+        raise ProblemError(404, f"event {event_id} has no attention to show: only sound matched, or the camera itself")
+    try:
+        drawn = draw_attention(snapshot_of(site, event), event.evidence.attention, form)
+    except ContractError as error:
+        raise ProblemError(404, f"{error}; there is nothing to draw on") from error
+    return Response(drawn, media_type=f"image/{form}", headers={"Cache-Control": "private, max-age=60"})
 
 
 def must_be_ready(site: Site) -> None:

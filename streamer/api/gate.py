@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from streamer.api.auth import LOOPBACK
 from streamer.api.problems import ProblemError, problem_of, render
 from streamer.selector import Selector
 from streamer.settings import Api
@@ -20,7 +21,6 @@ LOCAL: Final = Token("local", "local", SCOPES, Selector(), "")
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/v1/openapi.json"})
 IMPORT_PATH: Final = "/v1/prompts/import"
 COOKIE: Final = "watchword"
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _KNOWN_FOR_S: Final = 1.0  # a token that was removed works no longer than this
 _MAX_KNOWN: Final = 1024
 _MAX_BUCKETS: Final = 4096
@@ -146,7 +146,7 @@ class Gate:
         host = headers.get("host", "")
         if origin is not None and origin != "null" and urlsplit(origin).netloc != host and not _bearer(headers):
             raise ProblemError(403, "requests from pages of other sites are refused; give a token in `Authorization`")
-        if not self._asks and _hostname(host) not in _LOOPBACK:
+        if not self._asks and _hostname(host) not in LOOPBACK:
             raise ProblemError(421, "without tokens only http://127.0.0.1 and http://localhost are served; use these")
 
 

@@ -14,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from streamer.errors import (
-    PromptChangedError,
+    ChangedError,
+    ContractError,
+    ExistsError,
+    MissingError,
+    ModelError,
     PromptError,
-    PromptExistsError,
-    PromptMissingError,
     SettingsError,
     UnavailableError,
     UsageError,
@@ -30,12 +32,14 @@ _MAX_SHOWN: Final = 120
 _log = structlog.get_logger(__name__)
 _KEY = re.compile(r"([a-z_]+)((?:\[[\w-]+\])*)(?: = | is missing)")
 _STATUSES: Final = (  # the first that fits
-    (PromptMissingError, 404),
-    (PromptExistsError, 409),
-    (PromptChangedError, 412),
+    (MissingError, 404),
+    (ExistsError, 409),
+    (ChangedError, 412),
     (PromptError, 422),
     (SettingsError, 422),
     (UsageError, 422),
+    (ContractError, 500),
+    (ModelError, 500),
     (WatchwordError, 404),
 )
 _TITLES: Final[Mapping[int, str]] = {

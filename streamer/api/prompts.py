@@ -221,18 +221,27 @@ def _answer(prompt: Prompt, status: int = 200, headers: Mapping[str, str] | None
 
 
 def _version(if_match: str | None, prompt_id: str) -> int | None:
-    """The version that a header names; None: any."""
+    """The version that a header must name; None: any."""
     if if_match is None:
         raise ProblemError(
             428,
             f'say which version of prompt {prompt_id!r} you mean: If-Match: "VERSION" (its ETag), or If-Match: *',
             [("header/If-Match", "it is missing")],
         )
+    return version_of(if_match, f"prompt {prompt_id!r}")
+
+
+def version_of(if_match: str, what: str) -> int | None:
+    """The version that a header names; None: any.
+
+    Raises:
+        ProblemError: It names none.
+    """
     if if_match.strip() == "*":
         return None
     match = _ETAG.fullmatch(if_match.strip())
     if match is None:
-        said = f'{if_match[:60]!r} is no version; send the ETag that the prompt was read with, such as "3", or *'
+        said = f'{if_match[:60]!r} is no version of {what}; send the ETag that it was read with, such as "3", or *'
         raise ProblemError(400, f"If-Match: {said}", [("header/If-Match", said)])
     return int(match[1] or match[2])
 

@@ -8,6 +8,7 @@ from typing import Final, Self
 import uvicorn
 
 from streamer.api.app import create_app
+from streamer.api.auth import asks_for_tokens
 from streamer.api.site import open_site
 from streamer.errors import SettingsError, UnavailableError
 from streamer.settings import Settings
@@ -16,14 +17,6 @@ _LEAVE_S: Final = 3
 _START_S: Final = 20.0
 _BACKLOG: Final = 512
 _KEEP_ALIVE_S: Final = 75
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-
-
-def asks_for_tokens(settings: Settings, *, is_embedded: bool) -> bool:
-    """Whether the API asks for tokens: always, but not of the only user of a machine who has just started it all."""
-    if settings.api.auth == "auto":
-        return not (is_embedded and settings.api.host in _LOOPBACK)
-    return settings.api.auth == "on"
 
 
 class ApiServer:
@@ -44,7 +37,7 @@ class ApiServer:
         host = f"[{api.host}]" if ":" in api.host else api.host
         self.url = f"{'https' if is_tls else 'http'}://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
-            create_app(open_site(settings), asks=asks_for_tokens(settings, is_embedded=is_embedded)),
+            create_app(open_site(settings), asks=asks_for_tokens(settings.api, is_embedded=is_embedded)),
             log_config=None,
             log_level="critical",
             access_log=False,

@@ -10,12 +10,15 @@ from streamer.api.feed import Hub
 from streamer.api.reader import EventReader
 from streamer.api.shelf import PromptShelf
 from streamer.audit import AuditLog
+from streamer.camera_store import CameraStore
 from streamer.event_log import EventLog
 from streamer.live import LiveBoard
 from streamer.prompt_store import PromptStore
 from streamer.redis_client import connect_redis
 from streamer.reviews import ReviewStore
 from streamer.settings import Settings
+from streamer.stream_follower import StreamFollower
+from streamer.stream_store import StreamStore
 from streamer.tokens import TokenStore
 
 _MORE_CONNECTIONS = 4  # the reader of events, and what runs beside requests
@@ -34,13 +37,16 @@ class Site:
     hub: Hub
     reader: EventReader
     board: LiveBoard
+    streams: StreamStore
+    followed: StreamFollower
+    cameras: CameraStore
     reviews: ReviewStore
     tokens: TokenStore
     audit: AuditLog
 
     def labels(self, stream: str) -> Mapping[str, str]:
         """What is set for a stream."""
-        return self.settings.stream(stream).labels
+        return self.followed.of(stream).labels
 
     def close(self) -> None:
         """Let go of Redis."""
@@ -57,6 +63,7 @@ def open_site(settings: Settings) -> Site:
     prefix = settings.redis.prefix
     prompts, log = PromptStore(redis, prefix), EventLog(redis, prefix)
     index, hub = EventIndex(), Hub(settings.api.feed_queue)
+    streams = StreamStore(redis, prefix)
     return Site(
         settings=settings,
         redis=redis,
@@ -67,6 +74,9 @@ def open_site(settings: Settings) -> Site:
         hub=hub,
         reader=EventReader(redis, prefix, log, index, hub),
         board=LiveBoard(redis, prefix, settings.events.live_ttl_s),
+        streams=streams,
+        followed=StreamFollower(streams, settings),
+        cameras=CameraStore(redis, prefix),
         reviews=ReviewStore(redis, prefix, settings.events.max_age_s),
         tokens=TokenStore(redis, prefix),
         audit=AuditLog(redis, prefix, settings.api.audit_length),

@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -17,26 +17,32 @@ if TYPE_CHECKING:
 
     from streamer.ingest.counters import SourceFacts
     from streamer.ingest.ingestor import Ingestor
+    from streamer.kafka_producer import BoundedProducer
+    from streamer.settings import Settings
 
 _REFRESH_S = 0.5
 
 
-def ingest(
+def ingest(  # noqa: PLR0913  # one argument an option
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="NAME=URL",
             help="Stream id and what it is: a file, a folder of pictures, /dev/video0, rtsp://..., http://..., or - for"
             " MPEG-TS on standard input.",
         ),
-    ],
+    ] = None,
     rate: Annotated[
         str, typer.Option(help="Pace of files: realtime, max, or a number of times real time. Cameras set their own.")
     ] = "realtime",
     kafka: Annotated[str, typer.Option(help="Kafka to send to, HOST:PORT[,HOST:PORT...].")] = "",
     config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
     image_rate: Annotated[float, typer.Option(help="Pictures a second of a folder.")] = 1.0,
+    redis: Annotated[str, typer.Option(help="Redis of the site, for --managed.")] = "",
     *,
+    is_managed: Annotated[
+        bool, typer.Option("--managed", help="Read the cameras that the API registered, as they come and go.")
+    ] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Begin files again at their end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="At the end, one line per source with its counters.")] = False,
 ) -> None:
@@ -50,6 +56,8 @@ def ingest(
     watchword ingest --kafka broker:9092 yard=rtsp://user:password@10.0.0.7/stream dock=/dev/video0
 
     watchword ingest --kafka broker:9092 --rate max archive=recording.mkv
+
+    watchword ingest --kafka broker:9092 --redis redis://cache:6379/0 --managed
 
     ffmpeg -i INPUT -c copy -f mpegts - | watchword ingest --kafka broker:9092 gate=-
     """
@@ -65,9 +73,12 @@ def ingest(
         raise UsageError(f"--image-rate {image_rate:g} is not allowed; give pictures a second, a number over 0")
     specs = {
         name: SourceSpec(url, rate=pace, loop=loop, image_rate_hz=image_rate)
-        for name, url in parse_sources(sources).items()
+        for name, url in (parse_sources(sources or ()) if sources or not is_managed else {}).items()
     }
-    settings = load_settings(config, {"kafka.bootstrap": kafka} if kafka else {})
+    named = (("kafka.bootstrap", kafka), ("redis.url", redis))
+    settings = load_settings(config, {key: value for key, value in named if value})
+    if is_managed and not settings.redis.url:
+        raise UsageError("--managed needs the Redis of the site; give --redis redis://HOST:PORT/DB")
     if not settings.kafka.bootstrap:
         raise UsageError("no Kafka is named; give --kafka HOST:PORT or set kafka.bootstrap (`watchword up` starts one)")
     limit = settings.kafka.message_max_bytes
@@ -80,8 +91,10 @@ def ingest(
     producer = BoundedProducer(settings.kafka.bootstrap, message_max_bytes=limit)
     ingestor = Ingestor(specs, settings, producer)
     try:
-        with _interruptible():
+        with _interruptible(), supervising(settings, producer) if is_managed else nullcontext():
             ingestor.start()
+            if is_managed:
+                signal.pause()
             _watch(ingestor, is_quiet=as_json)
     except KeyboardInterrupt:
         ingestor.stop()
@@ -94,6 +107,27 @@ def ingest(
     failed = [fact for fact in facts if fact.state == "failed"]
     if failed:
         raise SourceError("; ".join(f"{fact.name}: {fact.last_error}" for fact in failed))
+
+
+@contextmanager
+def supervising(settings: "Settings", producer: "BoundedProducer") -> Iterator[None]:
+    """Read the cameras that the API registered, meanwhile."""
+    import os
+    import secrets
+    import socket
+
+    from streamer.camera_store import CameraStore
+    from streamer.ingest.managed import CameraSupervisor
+    from streamer.redis_client import connect_redis
+
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    with closing(connect_redis(settings.redis.url)) as client:
+        supervisor = CameraSupervisor(CameraStore(client, settings.redis.prefix), settings, producer, owner)
+        supervisor.start()
+        try:
+            yield
+        finally:
+            supervisor.close()
 
 
 def parse_rate(text: str) -> float | None:

@@ -41,7 +41,7 @@ def up(  # noqa: PLR0913  # one argument an option
     from contextlib import ExitStack
 
     from streamer.api.embedded import EmbeddedApi
-    from streamer.api.server import asks_for_tokens
+    from streamer.cli.ingest import supervising
     from streamer.embedded import Guard
     from streamer.errors import UsageError
     from streamer.ingest.ingestor import Ingestor
@@ -50,6 +50,7 @@ def up(  # noqa: PLR0913  # one argument an option
     from streamer.local import local_servers
     from streamer.logs import set_up_logging
     from streamer.settings import load_settings
+    from streamer.ssrf import PRIVATE_NETWORKS
 
     if broker not in {"auto", "tansu", "kafka"}:
         raise UsageError(f"--broker {broker!r} is not allowed; auto, tansu or kafka is")
@@ -59,7 +60,8 @@ def up(  # noqa: PLR0913  # one argument an option
         for key, value in (("kafka.bootstrap", kafka), ("redis.url", redis), ("overload.policy", policy))
         if value
     }
-    settings = load_settings(config, flags)
+    # Whoever starts it all here may watch cameras of this network; `api.allowed_networks` narrows it.
+    settings = load_settings(config, flags, {"api.allowed_networks": PRIVATE_NETWORKS})
     set_up_logging(settings.log)
     from streamer.worker import Worker  # not before all else is in order: it takes seconds
 
@@ -67,9 +69,7 @@ def up(  # noqa: PLR0913  # one argument an option
         running, servers = stack.enter_context(
             local_servers(settings, broker=broker, is_long_run=True, folder=folder)  # type: ignore[arg-type]  # checked
         )
-        auth = "on" if asks_for_tokens(settings, is_embedded=not settings.redis.url) else "off"
-        served = running.model_copy(update={"api": running.api.model_copy(update={"auth": auth})})
-        api = stack.enter_context(EmbeddedApi(served))
+        api = stack.enter_context(EmbeddedApi(running, is_ours=not settings.redis.url))
         working = Worker(running)
 
         def leave(number: int, frame: FrameType | None) -> None:
@@ -78,9 +78,10 @@ def up(  # noqa: PLR0913  # one argument an option
 
         signal.signal(signal.SIGTERM, leave)
         signal.signal(signal.SIGINT, leave)
+        limit = running.kafka.message_max_bytes
+        producer = stack.enter_context(BoundedProducer(running.kafka.bootstrap, message_max_bytes=limit))
+        stack.enter_context(supervising(running, producer))
         if specs:
-            limit = running.kafka.message_max_bytes
-            producer = stack.enter_context(BoundedProducer(running.kafka.bootstrap, message_max_bytes=limit))
             ingestor = Ingestor(specs, running, producer)
             stack.callback(ingestor.stop)
             ingestor.start()

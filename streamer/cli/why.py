@@ -31,13 +31,15 @@ def why(
     from streamer.prompt_store import PromptStore
     from streamer.redis_client import connect_redis
     from streamer.settings import load_settings
+    from streamer.stream_store import StreamStore, StreamTable
     from streamer.why import explain
 
     settings = load_settings(config, {"redis.url": redis} if redis else {})
     with closing(connect_redis(settings.redis.url)) as client:
         board = LiveBoard(client, settings.redis.prefix, settings.events.live_ttl_s)
         prompts = PromptStore(client, settings.redis.prefix).list()
-        document = explain(board, prompts, stream, prompt, settings.stream(stream).masks, round(time.time() * 1e6))
+        masks = StreamTable(settings, {stream: StreamStore(client, settings.redis.prefix).get(stream)}).of(stream).masks
+        document = explain(board, prompts, stream, prompt, masks, round(time.time() * 1e6))
     if as_json:
         sys.stdout.write(json.dumps(document) + "\n")
     else:

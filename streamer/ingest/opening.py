@@ -6,6 +6,7 @@ import itertools
 import sys
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import av
 from av.audio.stream import AudioStream
@@ -114,9 +115,11 @@ def _open(spec: SourceSpec, timeout_s: float) -> InputContainer:
     if spec.scheme.startswith("rtsp"):
         # Over TCP: a lost UDP packet would spoil a whole group of pictures.
         options |= {"rtsp_transport": "tcp", "timeout": str(round(timeout_s * 1e6))}
-        return av.open(spec.url, mode="r", format="rtsp", options=options, timeout=(timeout_s, timeout_s))
+        return av.open(spec.dialled, mode="r", format="rtsp", options=options, timeout=(timeout_s, timeout_s))
+    if spec.address:
+        options |= _pinned(spec)
     if spec.scheme:
-        return av.open(spec.url, mode="r", options=options, timeout=(timeout_s, timeout_s))
+        return av.open(spec.dialled, mode="r", options=options, timeout=(timeout_s, timeout_s))
     return av.open(f"file:{spec.url}", mode="r", options=options)
 
 
@@ -149,6 +152,12 @@ def _has_end(container: InputContainer) -> bool:
 def _formats(scheme: str) -> str:
     allowed = av.formats_available - _LISTS
     return ",".join(sorted(allowed | {"hls"} if scheme.startswith("http") else allowed))
+
+
+def _pinned(spec: SourceSpec) -> dict[str, str]:
+    """For a web address that was checked: its name for the server's sake, and no way to another place."""
+    host = urlsplit(spec.url).netloc.rpartition("@")[2]
+    return {"headers": f"Host: {host}\r\n", "max_redirects": "0", "format_whitelist": _formats("")}
 
 
 def _advice(spec: SourceSpec) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from streamer.errors import SourceError, UsageError
 from streamer.ingest.redact import redact
@@ -29,6 +29,8 @@ class SourceSpec:
         loop: Begin again at the end; capture time goes on.
         start_us: Capture time of the first sample of what has an end; None: now.
         image_rate_hz: Pictures a second of a folder.
+        address: Connect to this instead of looking the host up again: it was checked. Then no redirect is followed and
+            no playlist read, which could lead elsewhere.
     """
 
     url: str
@@ -36,12 +38,24 @@ class SourceSpec:
     loop: bool = False
     start_us: int | None = None
     image_rate_hz: float = 1.0
+    address: str = ""
 
     @property
     def scheme(self) -> str:
         """Of the address, in lower case; empty for a path."""
         found = _SCHEME.match(self.url)
         return found[1].lower() if found else ""
+
+    @property
+    def dialled(self) -> str:
+        """The address to connect to, with the checked one in place of the host's name."""
+        if not self.address:
+            return self.url
+        parts = urlsplit(self.url)
+        userinfo, at, _ = parts.netloc.rpartition("@")
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        port = f":{parts.port}" if parts.port else ""
+        return urlunsplit(parts._replace(netloc=f"{userinfo}{at}{host}{port}"))
 
     @property
     def is_device(self) -> bool:

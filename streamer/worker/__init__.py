@@ -30,6 +30,8 @@ from streamer.redis_client import connect_redis, reaching
 from streamer.settings import Settings
 from streamer.source import ChunkSource
 from streamer.stages import open_stages
+from streamer.stream_follower import StreamFollower
+from streamer.stream_store import StreamStore
 from streamer.types import SAMPLE_RATE_HZ, Decoded, MediaChunk
 from streamer.worker.dead_letters import DeadLetters
 from streamer.worker.outbox import Commit, Outbox
@@ -137,8 +139,8 @@ class Worker:
             self._cleanup.close()
 
     def _wait_for_prompts(self) -> None:
-        """Watching for nothing would pass over events, and close those that are open."""
-        while not self._prompts.is_loaded and not self._stopping.wait(_READY_POLL_S):
+        """Watching for nothing would pass over events, and close those that are open; without masks, see too much."""
+        while not (self._prompts.is_loaded and self._streams.is_loaded) and not self._stopping.wait(_READY_POLL_S):
             self._raise_failures()
 
     def _wire(self, encoders: Encoders | None) -> None:
@@ -172,6 +174,9 @@ class Worker:
             redis.ping()
         limits = EventLimits(settings.events.max_length, settings.events.max_age_s, settings.events.snapshot_ttl_s)
         self._emitter = Emitter(redis, settings.redis.prefix, limits)
+        self._streams = StreamFollower(StreamStore(redis, settings.redis.prefix), settings)
+        self._cleanup.callback(self._streams.close)
+        self._streams.start()
         return redis
 
     def _open_models(self, encoders: Encoders | None) -> None:
@@ -227,7 +232,7 @@ class Worker:
             on_away=lambda is_away: self._redis_away("outbox", is_away=is_away),
         )
         self._cleanup.callback(self._outbox.abandon)
-        self._watching = Watching(redis, self._settings, self._metrics)
+        self._watching = Watching(redis, self._settings, self._metrics, self._streams.of)
         self._cleanup.callback(self._watching.close)
 
     def _wire_prompts(self, redis: Redis) -> None:
@@ -253,7 +258,9 @@ class Worker:
             batcher=Batcher(settings.batch.max_frames, settings.batch.max_wait_s),
             encode=self._encode,
             align=align,
-            tracking=Tracking(settings, align, model, key, self._watching, self._metrics, stages.usual()),
+            tracking=Tracking(
+                settings, align, model, key, self._watching, self._metrics, stages.usual(), self._streams.of
+            ),
             outbox=self._outbox,
             is_behind=self._source.is_behind,
             watching=self._watching,
@@ -262,7 +269,9 @@ class Worker:
         self._cleanup.callback(self._pipeline.close)
 
     def _decode(self, chunk: MediaChunk) -> "Future[tuple[Decoded, float]]":
-        return self._pool.submit(_timed_decode, chunk, self._stages.decode_options(chunk.stream))
+        return self._pool.submit(
+            _timed_decode, chunk, self._stages.decode_options(chunk.stream, self._streams.of(chunk.stream).masks)
+        )
 
     def _written(self, commit: Commit, duration_s: float) -> None:
         self._metrics.commit(duration_s)

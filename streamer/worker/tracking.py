@@ -14,7 +14,7 @@ from streamer.events import Event, EventModel, event_of, latency_of
 from streamer.metrics import Metrics
 from streamer.prompt_table import TrackedPrompts
 from streamer.prompts import Marked
-from streamer.settings import Settings
+from streamer.settings import Settings, StreamSettings
 from streamer.system import SystemWatch
 from streamer.track import TrackOptions, WindowScores, advance, attach, finish, known
 from streamer.track_state import StreamState, from_document, to_document
@@ -83,6 +83,7 @@ class Tracking:
         watching: What is shown of streams between events.
         metrics: Counters.
         usual: What streams always show; None: it does not count.
+        streams: Labels and masks of a stream; None: as the settings say.
     """
 
     def __init__(
@@ -94,8 +95,9 @@ class Tracking:
         watching: Watching,
         metrics: Metrics,
         usual: Usual | None = None,
+        streams: Callable[[str], StreamSettings] | None = None,
     ) -> None:
-        self._settings = settings
+        self._stream_settings = streams or settings.stream
         self._usual = usual
         self._align = align
         self._models = {False: model, True: model.model_copy(update={"calibrated": True, "note": None})}
@@ -235,7 +237,7 @@ class Tracking:
         states, stream = self._states.get(end.partition, {}), end.stream
         if stream not in states:
             return []
-        view = prompts.of_stream(stream, self._settings.stream(stream).labels)
+        view = prompts.of_stream(stream, self._stream_settings(stream).labels)
         states[stream], closed = finish(states[stream], stream, view)
         closed = (*closed, *self._system.finish(stream))
         return [self._document(change, {}, time.time() - change.end_us / 1e6) for change in closed]
@@ -265,7 +267,7 @@ class Tracking:
         outcome: Outcome,
     ) -> None:
         stream = window.stream
-        view = self._budgets.of_stream(stream, prompts.of_stream(stream, self._settings.stream(stream).labels))
+        view = self._budgets.of_stream(stream, prompts.of_stream(stream, self._stream_settings(stream).labels))
         lead = None if self._usual is None else self._usual.lead(stream, prompts)
         scores = _scores(window, row, alignment, prompts, lead)
         state, changes, gates = advance(states.get(stream, StreamState()), scores, view, self._options)
@@ -313,7 +315,7 @@ class Tracking:
         if change.state is not EventState.CLOSED and window.has_picture and window.times_us.size:
             if change.evidence is None:  # dark and frozen: the camera's own state, to be seen on any frame
                 change = replace(change, media=_position(window))
-            if (sketch := _sketch(window, change, self._settings.stream(window.stream).masks)) is not None:
+            if (sketch := _sketch(window, change, self._stream_settings(window.stream).masks)) is not None:
                 outcome.sketches[change.id] = sketch
         outcome.events.append(self._document(change, stages, capture_to_event_s))
 
@@ -329,7 +331,7 @@ class Tracking:
     def _document(self, change: Transition, stages: Mapping[str, float], capture_to_event_s: float) -> Event:
         event = event_of(
             change,
-            stream_labels=self._settings.stream(change.stream).labels,
+            stream_labels=self._stream_settings(change.stream).labels,
             model=self._model(change.prompt.id),
             latency=latency_of(capture_to_event_s, stages),
             snapshot=self._snapshot_key(change.id) if change.media is not None else None,

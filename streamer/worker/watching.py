@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from streamer.gates import Gates, Memory
 from streamer.live import Glimpse, LiveBoard, StreamStatus
 from streamer.metrics import Metrics
 from streamer.prompt_table import InForce
-from streamer.settings import Settings
+from streamer.settings import Settings, StreamSettings
 from streamer.track import WindowScores
 from streamer.types import Decoded, Tokens, Window
 
@@ -53,11 +53,18 @@ class Watching:
         redis: Where to.
         settings: Prefix, time to live, labels.
         metrics: Counters.
+        streams: Labels of a stream; None: as the settings say.
     """
 
-    def __init__(self, redis: Redis, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        settings: Settings,
+        metrics: Metrics,
+        streams: Callable[[str], StreamSettings] | None = None,
+    ) -> None:
         self._board = LiveBoard(redis, settings.redis.prefix, settings.events.live_ttl_s)
-        self._settings = settings
+        self._stream_settings = streams or settings.stream
         self._metrics = metrics
         self._streams: dict[str, _Stream] = {}
         self._lock = threading.Lock()
@@ -194,7 +201,7 @@ class Watching:
                 skipped=stream.skipped,
                 lag_s=round(stream.lag_s, 3),
                 partition=stream.partition,
-                labels=self._settings.stream(name).labels,
+                labels=self._stream_settings(name).labels,
             ),
             table=table,
             confidence=stream.scores.confidence if fits else np.zeros(len(table), np.float32),
