@@ -1,8 +1,8 @@
 """The training loop of the learned senses: prompts and normal descriptions against tokens."""
 
 import copy
-import csv
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.learned import AttentionNet
-from models.train.folds import area_under_roc
 
 Report = Callable[[str, int, int], None]
 
@@ -50,7 +49,7 @@ class Recipe:
 
     Attributes:
         net: Arguments of `AttentionNet` but for the lengths.
-        epochs: At most.
+        epochs: At most; the learning rate falls to nothing over so many.
         batch: Examples a step.
         rate: Of learning, at its height.
         decay: Of weights.
@@ -97,6 +96,9 @@ def train(
     recipe: Recipe,
     judge: Callable[[AttentionNet], float] | None = None,
     report: Report = lambda *_: None,
+    *,
+    stop_after: int | None = None,
+    checkpoint: Path | None = None,
 ) -> Trained:
     """Train one net.
 
@@ -108,6 +110,9 @@ def train(
         judge: Scores a net on what was held out, higher is better; the best epoch is kept, and training stops where it
             no longer gets better. None: the last epoch.
         report: Told of each epoch.
+        stop_after: Train so many epochs of the recipe's alone, however many it has.
+        checkpoint: A file that is written after each epoch and gone on from where it is there; gone once the net is
+            trained. A run that was cut off comes to the same net, to the last bit.
     """
     torch.manual_seed(recipe.seed)
     net = AttentionNet(examples.tokens.shape[-1], phrasings.shape[-1], **recipe.net)  # type: ignore[arg-type]  # whole numbers
@@ -116,36 +121,91 @@ def train(
     steps = recipe.epochs * -(-len(examples.labels) // recipe.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=steps)
     spread = examples.tokens[: 20 * recipe.batch].float().std((0, 1)) * recipe.noise
-    best, kept, kept_epoch, curve = float("-inf"), copy.deepcopy(net.state_dict()), 0, []
-    for epoch in range(1, recipe.epochs + 1):
-        net.train()
-        losses = []
-        for rows in torch.randperm(len(examples.labels)).split(recipe.batch):  # type: ignore[no-untyped-call]  # torch has no type for it
-            loss = _loss(net, examples.of(rows), phrasings, ordinary, recipe, spread)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
-            optimiser.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-        net.eval()
-        score = judge(net) if judge else -float(np.mean(losses))
-        curve.append((epoch, float(np.mean(losses)), score))
-        report(
-            f"loss {curve[-1][1]:.3f}, held out {score:.3f}" if judge else f"loss {curve[-1][1]:.3f}",
-            epoch,
-            recipe.epochs,
+    run = _Run(net, optimiser, schedule)
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(checkpoint)
+    last = min(recipe.epochs, stop_after or recipe.epochs)
+    while run.epoch < last and not (judge and run.epoch - run.kept_epoch >= recipe.patience):
+        loss = _pass(run, examples, phrasings, ordinary, recipe, spread)
+        run.note(loss, judge(net) if judge else None)
+        told = f"loss {loss:.3f}" + (f", held out {run.curve[-1][2]:.3f}" if judge else "")
+        report(told, run.epoch, last)
+        if checkpoint is not None:
+            run.save(checkpoint)
+    net.load_state_dict(run.kept)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return Trained(net.eval(), run.kept_epoch, tuple(run.curve))
+
+
+class _Run:
+    """A training under way: everything that the next epoch depends on."""
+
+    def __init__(
+        self, net: AttentionNet, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
+    ) -> None:
+        self.net, self.optimiser, self.schedule = net, optimiser, schedule
+        self.epoch = self.kept_epoch = 0
+        self.best = float("-inf")
+        self.kept = copy.deepcopy(net.state_dict())
+        self.curve: list[tuple[int, float, float]] = []
+
+    def note(self, loss: float, score: float | None) -> None:
+        """End an epoch; the best by its score is kept, without one the last."""
+        self.epoch += 1
+        self.curve.append((self.epoch, loss, math.nan if score is None else score))
+        if score is None or score > self.best:
+            self.best, self.kept_epoch = (self.best if score is None else score), self.epoch
+            self.kept = copy.deepcopy(self.net.state_dict())
+
+    def save(self, path: Path) -> None:
+        """Write all of it, whole or not at all."""
+        draft = path.with_suffix(".draft")
+        torch.save(
+            {
+                "net": self.net.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "random": torch.get_rng_state(),
+                "kept": self.kept,
+                "at": [self.epoch, self.kept_epoch, self.best],
+                "curve": [list(row) for row in self.curve],
+            },
+            draft,
         )
-        if judge is None or score > best:
-            best, kept, kept_epoch = score, copy.deepcopy(net.state_dict()), epoch
-        elif epoch - kept_epoch >= recipe.patience:
-            break
-    net.load_state_dict(kept)
-    return Trained(net.eval(), kept_epoch, tuple(curve))
+        draft.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on where `save` was."""
+        state = torch.load(path, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["random"])
+        self.kept = state["kept"]
+        self.epoch, self.kept_epoch, self.best = int(state["at"][0]), int(state["at"][1]), float(state["at"][2])
+        self.curve = [(int(epoch), float(loss), float(score)) for epoch, loss, score in state["curve"]]
 
 
-def _loss(
+def _pass(run: _Run, examples: Examples, phrasings: Tensor, ordinary: Tensor, recipe: Recipe, spread: Tensor) -> float:
+    """See every example once; gives the mean loss."""
+    run.net.train()
+    losses = []
+    for rows in torch.randperm(len(examples.labels)).split(recipe.batch):  # type: ignore[no-untyped-call]  # torch has no type for it
+        loss = loss_of(run.net, examples.of(rows), phrasings, ordinary, recipe, spread)
+        run.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+        run.optimiser.step()
+        run.schedule.step()
+        losses.append(float(loss.detach()))
+    run.net.eval()
+    return float(np.mean(losses))
+
+
+def loss_of(
     net: AttentionNet, batch: Examples, phrasings: Tensor, ordinary: Tensor, recipe: Recipe, spread: Tensor
 ) -> Tensor:
+    """What is minimised: entropy of each prompt, right prompts against the others, attention where the kind is."""
     tokens = batch.tokens.float()
     if recipe.noise:
         tokens = tokens + torch.randn_like(tokens) * spread
@@ -190,65 +250,3 @@ def frame_logits(net: AttentionNet, tokens: Tensor, whole: Tensor, queries: Tens
             logits, _ = net(tokens[start : start + 256].float(), whole[start : start + 256].float(), queries)
             parts.append(logits.mean(1))
     return torch.cat(parts).double().numpy()
-
-
-def by_item(scores: NDArray[np.float64], item: NDArray[np.int64], items: Sequence[int]) -> NDArray[np.float64]:
-    """The highest score of each of some files."""
-    return np.array([scores[item == number].max() for number in items])
-
-
-def judge_on(held_out: Examples, queries: Tensor) -> Callable[[AttentionNet], float]:
-    """Score nets by the area under the curve over the files of some examples."""
-    item = held_out.item.numpy()
-    items = sorted(set(item.tolist()))
-    truth = np.array([bool(held_out.labels[held_out.item == number].max()) for number in items])
-
-    def judge(net: AttentionNet) -> float:
-        scores = frame_logits(net, held_out.tokens, held_out.whole, queries)
-        return area_under_roc(truth, by_item(scores, item, items))
-
-    return judge
-
-
-def write_curves(path: Path, curves: Mapping[str, Sequence[tuple[int, float, float]]]) -> None:
-    """Write curves as CSV, and as PNG beside it."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("run", "epoch", "loss", "held_out"))
-        writer.writerows((name, *row) for name, curve in curves.items() for row in curve)
-    draw_curves(path.with_suffix(".png"), curves)
-
-
-def draw_curves(path: Path, curves: Mapping[str, Sequence[tuple[int, float, float]]]) -> None:
-    """Losses over epochs, one line a run."""
-    import cv2
-
-    width, height, margin = 640, 360, 40
-    canvas = np.full((height, width, 3), 255, np.uint8)
-    epochs = max((row[0] for curve in curves.values() for row in curve), default=1)
-    top = max((row[1] for curve in curves.values() for row in curve), default=1.0)
-    for number, (name, curve) in enumerate(curves.items()):
-        hue = cv2.cvtColor(np.array([[[number * 41 % 180, 200, 170]]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0]
-        colour = tuple(int(value) for value in hue)
-        points = [
-            (
-                margin + round(epoch / epochs * (width - 2 * margin)),
-                height - margin - round(loss / top * (height - 2 * margin)),
-            )
-            for epoch, loss, _ in curve
-        ]
-        cv2.polylines(canvas, [np.array(points, np.int32)], False, colour, 1, cv2.LINE_AA)
-        cv2.putText(
-            canvas, name, (width - 170, margin + 14 * number), cv2.FONT_HERSHEY_SIMPLEX, 0.38, colour, 1, cv2.LINE_AA
-        )
-    cv2.putText(
-        canvas,
-        f"loss, 0 to {top:.2f}, over {epochs} epochs",
-        (margin, 20),
-        cv2.FONT_HERSHEY_SIMPLEX,
-        0.45,
-        (0, 0, 0),
-        1,
-        cv2.LINE_AA,
-    )
-    cv2.imwrite(str(path), canvas)

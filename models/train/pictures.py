@@ -22,15 +22,18 @@ from models.evaluate.media import read_picture
 from models.heard import KindHeads
 from models.learned import Gate, LearnedSense, fit_gate, save_senses
 from models.train.collage import cells_inside, paste
+from models.train.curves import Curve, write_curves
 from models.train.features import FeatureCache, frames_on_grid
 from models.train.folds import area_under_roc, average_precision, grouped_folds
 from models.train.kinds import EVERYDAY, FIGHT, FIRE, ORDINARY, Kind
 from models.train.linear import fit_linear
-from models.train.loop import Examples, Recipe, Report, Trained, frame_logits, train, write_curves
+from models.train.loop import Examples, Recipe, Report, Trained, frame_logits, train
+from models.train.stopping import enough_epochs
 from models.train.token_cache import Case
 
 FOLDS = 5
-SEEN = Recipe(net={"width": 48, "heads": 4, "layers": 1, "dropout": 0.3}, epochs=12, batch=128, decay=0.1)
+INNER, INNER_OF = 2, 4  # of what a fold trains on, so many quarters are held back in turn to see when it is enough
+SEEN = Recipe(net={"width": 48, "heads": 4, "layers": 1, "dropout": 0.3}, epochs=16, patience=5, batch=128, decay=0.1)
 LOOSENESS = 0.003  # of the ridge of what moves
 EVERY = 4  # of a video's frames, one in so many trains: neighbours are alike
 COLLAGES = 500
@@ -214,14 +217,14 @@ class Checked:
     Attributes:
         scores: float64 ``(C,)``, each file's out-of-fold logit; NaN for those without one.
         truth: bool ``(C,)``.
-        epochs: The best epoch of each fold.
+        epochs: How many were enough in each fold.
         curves: Of each fold.
     """
 
     scores: NDArray[np.float64]
     truth: NDArray[np.bool_]
     epochs: tuple[int, ...]
-    curves: Mapping[str, Sequence[tuple[int, float, float]]]
+    curves: Mapping[str, Curve]
 
 
 def cross_validate(
@@ -250,21 +253,50 @@ def cross_validate(
     fold = grouped_folds(truth, [case.group for case in cases], FOLDS, recipe.seed)
     item = examples.item.numpy()
     scores = np.full(len(cases), np.nan)
-    epochs, curves = [], {}
-    key = hashlib.sha256(f"{asdict(recipe)} {[case.path for case in cases]} {len(examples.labels)} {kind}".encode())
+    epochs: list[int] = []
+    curves: dict[str, Curve] = {}
+    key = _key(recipe, cases, examples, kind)
     for number in range(FOLDS):
-        kept = done / f"fold-{kind.label}-{key.hexdigest()[:16]}-{number}.npz"
+        kept = done / f"fold-{kind.label}-{key}-{number}.npz"
         mine = np.flatnonzero(fold == number)
         if not kept.exists():
-            own, others = torch.from_numpy(np.isin(item, mine)), torch.from_numpy(~np.isin(item, mine))
-            trained = train(examples.of(others), *prompts, recipe, None, _within(report, f"{kind.label} fold {number}"))
-            found = _file_scores(trained, examples.of(own), mine, prompts[0], pool)
-            np.savez(kept, scores=found, epoch=trained.epoch, curve=np.array(trained.curve))
+            own, others = np.isin(item, mine), ~np.isin(item, mine)
+            told = _within(report, f"{kind.label} fold {number}")
+            rest = examples.of(torch.from_numpy(others))
+            enough = enough_epochs(
+                rest, _inner(rest, truth, cases, recipe), *prompts, recipe, told, kept.with_suffix("")
+            )
+            trained = train(
+                rest, *prompts, recipe, None, told, stop_after=enough.epochs, checkpoint=kept.with_suffix(".pt")
+            )
+            found = _file_scores(trained, examples.of(torch.from_numpy(own)), mine, prompts[0], pool)
+            looks = {f"look {name}": np.array(curve) for name, curve in enough.curves.items()}
+            parts = {"scores": found, "epoch": np.array(trained.epoch), "curve": np.array(trained.curve), **looks}
+            np.savez(kept, allow_pickle=False, **parts)
         with np.load(kept) as arrays:
             scores[mine] = arrays["scores"]
             epochs.append(int(arrays["epoch"]))
-            curves[f"{kind.label} fold {number}"] = [tuple(row) for row in arrays["curve"].tolist()]
+            for part in arrays.files:
+                if part == "curve" or part.startswith("look "):
+                    name = f"{kind.label} fold {number} {part.removeprefix('curve')}".rstrip()
+                    curves[name] = [tuple(row) for row in arrays[part].tolist()]
     return Checked(scores, truth, tuple(epochs), curves)
+
+
+def _key(recipe: Recipe, cases: Sequence[Case], examples: Examples, kind: Kind) -> str:
+    """What a training depends on: what is kept of another one is not gone on from."""
+    told = f"2 {asdict(recipe)} {[case.path for case in cases]} {len(examples.labels)} {kind}"
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _inner(
+    examples: Examples, truth: NDArray[np.bool_], cases: Sequence[Case], recipe: Recipe
+) -> dict[str, NDArray[np.bool_]]:
+    """Parts of what a fold trains on, whole groups each, by name."""
+    item = examples.item.numpy()
+    files = np.unique(item)
+    fold = grouped_folds(truth[files], [cases[number].group for number in files], INNER_OF, recipe.seed)
+    return {str(number): np.isin(item, files[fold == number]) for number in range(INNER)}
 
 
 def check_linear(examples: Examples, cases: Sequence[Case], kind: Kind) -> Checked:
@@ -349,7 +381,7 @@ def _best_window(logits: NDArray[np.float64]) -> float:
 
 def train_seen(
     sources: Sources, done: Path, report: Report
-) -> tuple[LearnedSense, dict[str, object], dict[str, Sequence[tuple[int, float, float]]]]:
+) -> tuple[LearnedSense, dict[str, object], dict[str, Curve]]:
     """Cross-validate, calibrate on what that scores, and train on everything.
 
     Args:
@@ -363,7 +395,11 @@ def train_seen(
     examples, cases = seen_examples(sources, FIRE, report)
     prompts = sources.vectors(FIRE.phrasings), sources.vectors(ORDINARY)
     checked = cross_validate(examples, cases, FIRE, prompts, sources.seen, _best_frame, report, done)
-    trained = train(examples, *prompts, sources.seen, None, _within(report, FIRE.label))
+    enough = round(float(np.median(checked.epochs)))
+    kept = done / f"all-{FIRE.label}-{_key(sources.seen, cases, examples, FIRE)}-{enough}.pt"
+    trained = train(
+        examples, *prompts, sources.seen, None, _within(report, FIRE.label), stop_after=enough, checkpoint=kept
+    )
     shape = {"token_dim": examples.tokens.shape[-1], "query_dim": prompts[0].shape[-1], **sources.seen.net}
     sense, figures = _finished("seen", FIRE, FIGHT, sources, cases, checked, trained.net, shape)
     return sense, figures, {**checked.curves, f"{FIRE.label} all": trained.curve}
