@@ -25,6 +25,7 @@ from models.runtime import cache_folder
 
 SENSES = ("seen", "moved", "heard")
 FORMAT = 1
+DOUBT = -0.4  # a logit: from a confidence of 0.4 on a sense may hold back
 COMPACT = frozenset({"efficientnet-lite0", "watchword-sound"})
 
 
@@ -135,7 +136,8 @@ class LearnedSense:
         name: One of `SENSES`.
         gate: Who takes part.
         net: From tokens and queries to ``(logits (N, R), attention (N, R, S))``.
-        curves: float32 ``(K, 2)``: slope and bias of each kind that turn the net's logit into a calibrated one.
+        curves: float32 ``(K, 2)``: slope and bias of each kind that turn the net's logit into a calibrated one; or
+            ``(K, 3)``, then the calibrated logit from which on it is more likely than not, see `bend`.
         shape: The net's arguments.
         note: What it was trained on, for the model card.
     """
@@ -172,7 +174,7 @@ class LearnedSense:
         return self.calibrated(tokens, whole, queries, self.curves_of(queries))
 
     def curves_of(self, queries: Tensor) -> Tensor:
-        """How each query's logits are calibrated: ``(R, Q)`` to slope and bias, ``(R, 2)``.
+        """How each query's logits are calibrated: ``(R, Q)`` to slope, bias and what else there is, ``(R, 2 or 3)``.
 
         As the kinds are that it is routed to; one that is routed nowhere as all of them.
         """
@@ -185,7 +187,7 @@ class LearnedSense:
         """`logits`, for queries whose curves are known."""
         raw, _ = self.net(tokens, whole, queries)
         calibrated: Tensor = raw * curves[:, 0] + curves[:, 1]
-        return calibrated
+        return calibrated if curves.shape[1] < 3 else bend(calibrated, curves[:, 2])
 
     @torch.inference_mode()
     def attention(self, tokens: Tensor, query: Tensor) -> Tensor:
@@ -232,6 +234,22 @@ class Learned:
     def to(self, device: torch.device | str) -> "Learned":
         """The same on another device."""
         return Learned({name: sense.to(device) for name, sense in self.senses.items()}, self.sha256, self.encoder)
+
+
+def bend(logits: Tensor, even: Tensor) -> Tensor:
+    """Hold a calibrated logit under even odds until it reaches ``even``, and go on from there as before.
+
+    What labelled clips are fitted to is one thing, what a camera hears all day another: on the street a logit that half
+    of the clips with it deserve is met by accident every few minutes. Up to `DOUBT` nothing changes; from there to
+    ``even`` a logit rises to 0, slowly but always, so that no order is lost.
+
+    Args:
+        logits: ``(..., R)``.
+        even: ``(R,)``, 0 or more: 0 changes nothing.
+    """
+    slow = -DOUBT / (even - DOUBT)
+    held = torch.minimum((logits - DOUBT).clamp_min(0), even - DOUBT)
+    return logits.clamp_max(DOUBT) + slow * held + (logits - even).clamp_min(0)
 
 
 def score_units(logits: Tensor, prior: Calibration) -> Tensor:

@@ -5,10 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from models.encoders import SoundTokens
 from models.heard import KindHeads, pool
-from models.learned import Gate, LearnedSense, load_learned_file, save_senses
-from models.train.heard import Bags, Recipe, balance, best, figures, fit_curves, fit_heads, fold_of, held_back_logits
+from models.learned import Gate, LearnedSense, bend, load_learned_file, save_senses
+from models.train.heard import Recipe, balance, best, figures, fit_curves, fit_heads, fold_of, held_back_logits
+from models.train.heard_bags import AT_ONCE, Bags, hear
+from models.train.heard_scenes import DOUBTFUL, crowd, engine, made, scenes, street, wind
 from models.train.heard_sounds import LONGEST_S, Recording, background_of, named, spoil, stretches, view
 from models.train.heard_texts import KINDS, OTHERS, PARAPHRASES, UNRELATED
 from models.train.sound_corpus import Piece
@@ -27,7 +33,11 @@ def bags_of(count: int, seed: int = 0) -> Bags:
             tokens[2 * bag + bag % 2, bag % 4, bag % len(KINDS)] += 6
     groups = np.array([f"g{bag // 4}" for bag in range(count)])
     ones = np.ones(count, bool)
-    return Bags(tokens, torch.arange(count).repeat_interleave(2), labels, groups, np.arange(count) % 5 > 0, ones)
+    is_clip = np.arange(count) % 5 > 0
+    is_scene = ~is_clip & (labels.sum(1) == 0).numpy() & (np.arange(count) % 2 == 0)
+    seconds = np.full(count, 4.5, np.float32)
+    owner = torch.arange(count).repeat_interleave(2)
+    return Bags(tokens, owner, labels, groups, is_clip, ones, is_scene, seconds)
 
 
 def heads(kinds: int = 2, dim: int = 6) -> KindHeads:
@@ -79,7 +89,7 @@ def test_some_of_the_bags_keep_their_stretches() -> None:
     assert some.owner.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
-def test_clips_and_corpus_weigh_what_the_recipe_says() -> None:
+def test_clips_corpus_and_scenes_weigh_what_the_recipe_says() -> None:
     bags, recipe = bags_of(60), Recipe()
     weights = balance(bags, recipe)
     assert torch.allclose(weights.sum(0), torch.full((len(KINDS),), 60.0))
@@ -87,6 +97,8 @@ def test_clips_and_corpus_weigh_what_the_recipe_says() -> None:
     assert float(weights[positive, 0].sum()) == pytest.approx(60 * recipe.positive_share, rel=1e-4)
     of_clips = weights[positive & torch.from_numpy(bags.is_clip), 0].sum()
     assert float(of_clips) == pytest.approx(60 * recipe.positive_share * recipe.clip_share, rel=1e-4)
+    of_scenes = weights[torch.from_numpy(bags.is_scene), 0].sum()
+    assert float(of_scenes) == pytest.approx(60 * (1 - recipe.positive_share) * recipe.scene_share, rel=1e-4)
 
 
 def test_groups_are_never_split_between_folds() -> None:
@@ -99,20 +111,113 @@ def test_groups_are_never_split_between_folds() -> None:
 
 def test_heads_find_the_token_that_tells_and_the_seed_decides_all() -> None:
     bags, recipe = bags_of(160), Recipe(folds=3, steps=30)
-    held_back = held_back_logits(bags, recipe)
-    assert min(entry["roc_auc"] for entry in figures(held_back, bags).values()) > 0.95
-    assert torch.equal(fit_heads(bags, recipe).weights, fit_heads(bags, recipe).weights)
+    held_back, looks = held_back_logits(bags, recipe)
+    curves = fit_curves(held_back, bags, recipe)
+    assert min(entry["roc_auc"] for entry in figures(held_back, bags, curves).values()) > 0.95
+    assert all(curve[-1][1] < curve[0][1] for curve in looks.values())
+    assert torch.equal(fit_heads(bags, recipe)[0].weights, fit_heads(bags, recipe)[0].weights)
 
 
-def test_calibration_supposes_that_alerts_are_rare() -> None:
+def test_a_run_that_was_cut_off_comes_to_the_same(tmp_path: Path) -> None:
+    bags, recipe = bags_of(90), Recipe(folds=3, steps=10)
+    whole = held_back_logits(bags, recipe, tmp_path)[0]
+    kept = sorted(tmp_path.glob("heads-*.npz"))
+    assert len(kept) == recipe.folds
+    kept[-1].unlink()
+
+    def stop(_last: str, done: int, _total: int) -> None:
+        if done == recipe.folds - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        held_back_logits(bags, recipe, tmp_path, stop)
+    assert torch.equal(held_back_logits(bags, recipe, tmp_path)[0], whole)
+    assert torch.equal(held_back_logits(bags, recipe)[0], whole)
+
+
+def test_what_was_encoded_is_not_encoded_again(tmp_path: Path) -> None:
+    calls = []
+
+    class Ears:
+        name, dim, token_s, sha256 = "ears", 3, 0.96, "00"
+
+        def encode(self, samples: NDArray[np.float32]) -> SoundTokens:
+            calls.append(len(samples))
+            tokens = torch.from_numpy(samples[:, :12].reshape(-1, 4, 3).copy())
+            return SoundTokens(tokens, tokens.mean(1))
+
+    random = np.random.default_rng(0)
+    found = [
+        Recording(f"a/{number}", random.uniform(-1, 1, 4 * RATE_HZ).astype(np.float32), frozenset(), "a", is_clip=True)
+        for number in range(AT_ONCE + 3)
+    ]
+    counts = [1] * len(found)
+    first = hear(found, counts, Ears(), 1, tmp_path)
+    assert len(first) == len(found)
+    assert len(calls) == len(found)
+    max(tmp_path.iterdir()).unlink()
+    again = hear(found, counts, Ears(), 1, tmp_path)
+    assert len(calls) == len(found) + 3
+    assert torch.equal(first.tokens, again.tokens)
+
+
+def test_ordinary_sound_reaches_even_odds_no_more_often_than_allowed() -> None:
     bags = bags_of(240)
-    logits = fit_heads(bags, Recipe())(bags) + torch.randn(240, len(KINDS)) * 3
-    often, seldom = (
-        fit_curves(logits, bags, Recipe(prevalence=(share,) * len(KINDS), ordinary_share=1.0)) for share in (0.3, 0.02)
+    logits = fit_heads(bags, Recipe())[0](bags) + torch.randn(240, len(KINDS)) * 3
+    hours = float(bags.seconds[(bags.labels.sum(1) == 0).numpy()].sum()) / 3600
+    for allowed in (0, 3, 10):
+        curves = fit_curves(logits, bags, Recipe(alarms_per_hour=(allowed + 0.5) / hours))
+        assert bool((curves[:, 0] > 0).all())
+        odds = bend(logits * curves[:, 0] + curves[:, 1], curves[:, 2])
+        ordinary = odds[bags.labels.sum(1) == 0]
+        assert int((ordinary >= 0).sum(0).max()) <= allowed
+
+
+@given(st.floats(0, 8), st.lists(st.floats(-12, 12), min_size=2, max_size=30))
+def test_bending_keeps_the_order_and_moves_even_odds(even: float, logits: list[float]) -> None:
+    plain = torch.tensor(sorted(logits), dtype=torch.float64)[:, None]
+    bent = bend(plain, torch.tensor([even], dtype=torch.float64))
+    assert bool((bent.diff(dim=0) >= -1e-12).all())
+    assert bool((bent <= plain + 1e-12).all())
+    far = (plain - even).abs() > 1e-9
+    assert torch.equal((bent > 0)[far], (plain > even)[far])
+    assert float(bend(torch.tensor([[even]], dtype=torch.float64), torch.tensor([even]))[0, 0]) == pytest.approx(
+        0, abs=1e-6
     )
-    assert bool((often[:, 0] > 0).all())
-    usual = [(logits * c[:, 0] + c[:, 1]).sigmoid().mean() for c in (often, seldom)]
-    assert usual[1] < usual[0]
+
+
+def test_scenes_leave_out_what_may_be_a_kind(tmp_path: Path) -> None:
+    names = ["TraficHigh1.wav", "Fire1.wav", "explosion.ogg", "School1.wav", "FireStation2.wav", "music.ogg"]
+    length = 12 * RATE_HZ
+    (np.random.default_rng(0).uniform(-9000, 9000, length * len(names)).astype("<i2")).tofile(tmp_path / "samples.i16")
+    with (tmp_path / "pieces.csv").open("w") as file:
+        file.write("source,path,start,length,labels,group\n")
+        file.writelines(f"city,sounds/{name},{n * length},{length},,{name}\n" for n, name in enumerate(names))
+    found = scenes(tmp_path, np.random.default_rng(0))
+    assert {name for name in names if not DOUBTFUL.search(f"/{name}")} == {
+        "TraficHigh1.wav",
+        "School1.wav",
+        "music.ogg",
+    }
+    assert {one.name.split("#")[0].rsplit("/", 1)[-1] for one in found} == {
+        "TraficHigh1.wav",
+        "School1.wav",
+        "music.ogg",
+    }
+    assert len(found) == 6  # two stretches of each
+    assert all(one.is_scene and not one.labels and len(one.samples) == int(LONGEST_S * RATE_HZ) for one in found)
+
+
+def test_made_scenes_are_audible_and_the_same_each_time() -> None:
+    voice = np.sin(2 * np.pi * 220 * np.arange(RATE_HZ) / RATE_HZ).astype(np.float32)
+    for make in (crowd, street):
+        assert np.isfinite(make([voice], np.random.default_rng(1))).all()
+    for plain in (wind, engine):
+        assert float(np.abs(plain(np.random.default_rng(1))).max()) > 0
+    first, second = (made([voice], 8, np.random.default_rng(2)) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert np.array_equal(one.samples, other.samples)
+        assert float(np.abs(one.samples).max()) == pytest.approx(1)
 
 
 def test_a_sound_is_cut_as_a_worker_hears_it() -> None:

@@ -99,6 +99,7 @@ class Recording:
         labels: Kinds that are heard; of a corpus's sound only what its name says.
         group: Recordings that come from one another are in one.
         is_clip: Of the manifest rather than of the corpus.
+        is_scene: Of what a camera hears all day.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Recording:
     labels: frozenset[str]
     group: str
     is_clip: bool
+    is_scene: bool = False
 
 
 def recordings(manifest: Path, corpus: Path | None, random: Generator) -> list[Recording]:

@@ -1,6 +1,7 @@
 """Gather sound that anyone may train on: Debian's free packages, spoken text, clips and film tracks of a manifest.
 
     python -m models.train.sound_corpus --clips shared/data/manifest.csv --out build/sound-corpus
+    python -m models.train.sound_corpus --scenes --out build/sound-scenes
 
 Packages are fetched with `apt-get download`, unpacked and never installed; only their sound is kept, as one file of
 16-bit samples beside a CSV that says what lies where. Nothing of it is part of the product.
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm  # type: ignore[import-untyped]  # types-tqdm is not worth a dependency
 
+from models.errors import ModelError
 from models.logmel import SAMPLE_RATE_HZ
 
 # Recorded or designed sounds under licences that allow use, change and redistribution; `models/weights/README.md`
@@ -60,6 +62,20 @@ PACKAGES = (
     "wesnoth-1.16-data",
     "wesnoth-1.16-music",
     "widelands-data",
+)
+# What a camera hears all day: streets, markets, schools, engines, wind, music. The heads alone learn from it, as from
+# what is none of their kinds; the network was distilled before.
+SCENE_PACKAGES = (
+    "asterisk-moh-opsound-wav",
+    "extremetuxracer-data",
+    "lincity-ng-data",
+    "lugaru-data",
+    "marsshooter-data",
+    "searchandrescue-data",
+    "supertuxkart-data",
+    "torcs-data",
+    "trigger-rally-data",
+    "unknown-horizons",
 )
 SPEECH_PACKAGES = ("espeak-ng", "espeak-ng-data", "libespeak-ng1", "libpcaudio0", "libsonic0")
 SOUND_SUFFIXES = frozenset({".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".m4a", ".aif", ".aiff"})
@@ -185,13 +201,17 @@ def clips(manifest: Path) -> Iterator[tuple[dict[str, str], NDArray[np.float32]]
             yield row, decode(manifest.parent / row["path"])
 
 
-def gather(out: Path, cache: Path, manifest: Path | None) -> list[Piece]:
+def gather(
+    out: Path, cache: Path, manifest: Path | None, packages: Sequence[str] | None = None, *, has_speech: bool = True
+) -> list[Piece]:
     """Write ``samples.i16`` and ``pieces.csv`` into a folder.
 
     Args:
         out: Made if it is missing.
         cache: Where packages are downloaded to, and looked for first.
         manifest: Labelled clips to add, or None.
+        packages: None: `PACKAGES`.
+        has_speech: Add speech by espeak-ng.
     """
     out.mkdir(parents=True, exist_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
@@ -205,7 +225,7 @@ def gather(out: Path, cache: Path, manifest: Path | None) -> list[Piece]:
             file.write((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
             pieces.append(Piece(source, path, start, sound.size, labels, group or f"{source}/{path}"))
 
-        for package in tqdm(PACKAGES, desc="packages"):
+        for package in tqdm(PACKAGES if packages is None else packages, desc="packages"):
             deb = fetch(package, cache)
             if deb is None:
                 tqdm.write(f"{package}: not in this Debian, left out")
@@ -217,7 +237,7 @@ def gather(out: Path, cache: Path, manifest: Path | None) -> list[Piece]:
                     keep(package, path, sound)
             finally:
                 shutil.rmtree(folder)
-        for path, sound in spoken(cache):
+        for path, sound in spoken(cache) if has_speech else ():
             keep("speech", path, sound)
         if manifest is not None:
             for row, sound in clips(manifest):
@@ -228,6 +248,23 @@ def gather(out: Path, cache: Path, manifest: Path | None) -> list[Piece]:
         writer.writerow(("source", "path", "start", "length", "labels", "group"))
         writer.writerows((p.source, p.path, p.start, p.length, p.labels, p.group) for p in pieces)
     return pieces
+
+
+def gather_all(folder: Path, manifest: Path | None) -> None:
+    """What the heads learn from, into `sounds` and `scenes` of a folder, packages into `packages`; what is there stays.
+
+    Raises:
+        ModelError: There is no `apt-get` to fetch packages with, and one is needed.
+    """
+    for name, packages, clips_of in (("sounds", PACKAGES, manifest), ("scenes", SCENE_PACKAGES, None)):
+        if (folder / name / "pieces.csv").is_file():
+            continue
+        if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+            raise ModelError(
+                f"{folder / name} is missing and is made of Debian packages, which need apt-get and dpkg-deb; gather it"
+                " on Debian or Ubuntu and copy the folder here"
+            )
+        gather(folder / name, folder / "packages", clips_of, packages, has_speech=name == "sounds")
 
 
 def load(folder: Path) -> tuple[NDArray[np.int16], list[Piece]]:
@@ -246,8 +283,10 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, help="manifest of labelled clips")
     parser.add_argument("--cache", type=Path, default=Path("build/debs"))
     parser.add_argument("--out", type=Path, default=Path("build/sound-corpus"))
+    parser.add_argument("--scenes", action="store_true", help="what cameras hear all day, for the heads alone")
     arguments = parser.parse_args()
-    pieces = gather(arguments.out, arguments.cache, arguments.clips)
+    packages = SCENE_PACKAGES if arguments.scenes else PACKAGES
+    pieces = gather(arguments.out, arguments.cache, arguments.clips, packages, has_speech=not arguments.scenes)
     minutes = sum(piece.length for piece in pieces) / SAMPLE_RATE_HZ / 60
     tqdm.write(f"{len(pieces)} sounds, {minutes:.0f} minutes in {arguments.out}")
 
