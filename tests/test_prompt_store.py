@@ -384,7 +384,7 @@ def test_a_log_trimmed_past_the_followers_place_is_read_anew(store: PromptStore)
     reading, go_on = threading.Event(), threading.Event()
 
     class SlowStore(PromptStore):
-        def read_log(self, after: str, block_ms: int) -> Any:
+        def read_log(self, after: str, block_ms: int | None) -> Any:
             reading.set()
             go_on.wait(PATIENCE_S)
             return super().read_log(after, block_ms)
