@@ -67,12 +67,12 @@ class Sense:
 
     def scores(self, queries: Queries, rows: Sequence[int] | None = None, part: slice | None = None) -> Floats:
         """Best score over a file's frames: ``(files, P)``."""
-        found = []
-        for row in range(len(self.tokens)) if rows is None else rows:
-            tokens = self.tokens[row]
-            taken = part or slice(None)
-            found.append(Aligner().pictures(tokens.tokens[taken].float(), tokens.whole[taken], queries).amax(0))
-        return torch.stack(found).double().numpy()
+        chosen = range(len(self.tokens)) if rows is None else rows
+        taken = [self.tokens[row] for row in chosen]
+        if part is not None:
+            taken = [replace(one, tokens=one.tokens[part], whole=one.whole[part]) for one in taken]
+        tokens, whole = torch.cat([one.tokens for one in taken]).float(), torch.cat([one.whole for one in taken])
+        return best_of_each(Aligner().pictures(tokens, whole, queries), taken)
 
     def normalised(
         self, prompts: Sequence[PromptText], rows: Sequence[int] | None = None, part: slice | None = None
@@ -99,6 +99,13 @@ class Sense:
     def split(self, name: str) -> Bools:
         """Which files are of a split."""
         return np.array([case.split == name for case in self.cases])
+
+
+def best_of_each(scores: torch.Tensor, files: Sequence[Example]) -> Floats:
+    """Scores of all frames, file after file, ``(frames, P)``, to each file's best: ``(files, P)``."""
+    counts = np.array([len(file.whole) for file in files])
+    best: Floats = np.maximum.reduceat(scores.double().numpy(), np.cumsum(counts) - counts, axis=0)
+    return best
 
 
 def open_senses(manifest: Path, root: Path, folder: Path) -> list[Sense]:
@@ -155,7 +162,8 @@ def normalisation(sense: Sense) -> Iterator[str]:
             f"{sense.name} {name}: pooled AUC {roc_auc(truth_, pooled_):.3f}"
             f" AP {average_precision(truth_, pooled_):.3f}, recall at 0.5 {np.concatenate(found).mean():.2f},"
             f" untrained ECE {np.mean(errors):.3f}, with {LABELS} labels {np.mean(twenty):.3f},"
-            f" with {LABELS} marks of the surest {np.mean(marked):.3f}"
+            f" with {LABELS} marks of the surest {np.mean(marked, 0)[0]:.3f} (of those as sure as the marked off by"
+            f" {np.mean(marked, 0)[1]:.3f}, with marks {np.mean(marked, 0)[2]:.3f})"
         )
 
 
@@ -170,8 +178,13 @@ def _with_labels(curve: Calibration, scores: Floats, labels: Bools) -> float:
     return float(np.mean(errors))
 
 
-def _with_marks(curve: Calibration, scores: Floats, labels: Bools) -> float:
-    """Those that a prompt is surest of are marked in one half of the files, as events are; the other half is judged."""
+def _with_marks(curve: Calibration, scores: Floats, labels: Bools) -> tuple[float, float, float]:
+    """Those that a prompt is surest of are marked in one half of the files, as events are; the other half is judged.
+
+    Returns:
+        Expected calibration error; and by how much the mean confidence is off where the prompt is as sure as of what
+        was marked, before and after.
+    """
     rng = np.random.default_rng(0)
     errors = []
     for _ in range(DRAWS):
@@ -180,9 +193,13 @@ def _with_marks(curve: Calibration, scores: Floats, labels: Bools) -> float:
         surest = mine[np.argsort(-scores[mine])[:LABELS]]
         raw = curve.logit(scores.astype(np.float32)).astype(np.float64)
         scale, shift = fit_curve(raw[surest].tolist(), labels[surest].astype(float).tolist()) or (1.0, 0.0)
-        probability = probability_of((scale * raw[rest] + shift).astype(np.float32))
-        errors.append(curve_error(labels[rest], probability.astype(np.float64)))
-    return float(np.mean(errors))
+        after = probability_of((scale * raw[rest] + shift).astype(np.float32)).astype(np.float64)
+        before = probability_of(raw[rest].astype(np.float32)).astype(np.float64)
+        sure = raw[rest] >= raw[surest].min()
+        off = [abs(float((each[sure] - labels[rest][sure]).mean())) if sure.any() else 0.0 for each in (before, after)]
+        errors.append((curve_error(labels[rest], after), *off))
+    error, plain, marked = np.mean(errors, axis=0)
+    return float(error), float(plain), float(marked)
 
 
 def wording(sense: Sense) -> Iterator[str]:
@@ -235,14 +252,13 @@ def _drawn(sense: Sense, text: torch.Tensor, shown: Sequence[Example], rows: Seq
     scaling, looks = sense.ordinary.scaling(query), None
     if (direction := looks_of(shown, sense.ordinary)) is not None:
         looks = Looks.of({0: pack(direction)}, sense.ordinary)
-    found = []
-    for row in rows:
-        tokens = sense.tokens[row]
-        scores = scaling(Aligner().pictures(tokens.tokens.float(), tokens.whole, Queries.plain(query)))
-        if looks is not None and tokens.features is not None:
-            scores = torch.lerp(scores, looks(tokens.features), LOOKS_SHARE)
-        found.append(float(scores.amax()))
-    return np.array(found)
+    files = [sense.tokens[row] for row in rows]
+    tokens, whole = torch.cat([file.tokens for file in files]).float(), torch.cat([file.whole for file in files])
+    scores = scaling(Aligner().pictures(tokens, whole, Queries.plain(query)))
+    features = [file.features for file in files if file.features is not None]
+    if looks is not None:
+        scores = torch.lerp(scores, looks(torch.cat(features)), LOOKS_SHARE)
+    return best_of_each(scores, files)[:, 0]
 
 
 def fusion(seen: Sense, heard: Sense) -> Iterator[str]:
